@@ -1,0 +1,28 @@
+//! Everything that moves: the event log and its engines, the form of its records, and the sources that write them.
+//!
+//! Read in the order in which data flows: a source makes records, the codec gives them their bytes, the log keeps
+//! them. Never imports the lake, the scheduler, the jobs or the service, and never judges an event: admission does.
+
+pub mod error;
+
+pub mod files;
+pub mod pace;
+pub mod simulated;
+
+pub mod codec;
+
+pub mod embedded;
+pub mod log;
+
+#[cfg(test)]
+mod conformance;
+
+pub use embedded::EmbeddedLog;
+pub use error::Error;
+pub use files::{FileBatch, FileSource};
+pub use log::{
+    AppendBatch, AppendOutcome, EventLog, LogBatch, NewRecord, ReadItem, RetentionPolicy, SourcePosition, SourceStep,
+    StoredRecord, TopicSettings, partition_of,
+};
+pub use pace::Pace;
+pub use simulated::{SimulatedMarket, SimulatedSettings, SimulatedSymbol};
