@@ -1,0 +1,28 @@
+//! Detectors: from feature vectors to verdicts, in the order in which a model comes to be and is used.
+//!
+//! Pure CPU work. The same training set and parameters give the same model, byte for byte, whatever the number of
+//! threads; the same model and vector give the same score, bit for bit, alone or in a batch. Never reads a clock,
+//! a file or the network, never imports tokio. linfa and ndarray are touched in `scaler.rs` alone.
+
+pub mod error;
+pub mod specification;
+
+pub mod training;
+
+pub mod quantile;
+pub mod scaler;
+
+pub mod forest;
+pub mod tree;
+
+mod flat;
+
+pub mod artifact;
+pub mod model;
+
+pub mod metrics;
+
+pub use error::Error;
+pub use model::{Model, Verdict};
+pub use scaler::Scale;
+pub use training::{TrainParameters, TrainingSet, train};

@@ -1,0 +1,313 @@
+//! From feature rows to a model: the training set, the parameters and the one function that joins scaler, forest and
+//! thresholds. Deterministic for (set, parameters) whatever the number of rayon threads; the order of rows matters.
+
+#![allow(clippy::cast_possible_truncation, reason = "row counts are checked against MAX_ROWS, which fits u32")]
+
+use domain::{FEATURE_NAMES, FeatureVector, Symbol};
+use rayon::prelude::*;
+
+use crate::{
+    error::Error,
+    forest::Forest,
+    model::{Model, Thresholds},
+    quantile,
+    scaler::Scales,
+    specification,
+    tree::FEATURES,
+};
+
+/// The most rows a model is trained on.
+pub const MAX_ROWS: usize = 100_000_000;
+
+/// The most trees of a forest.
+pub const MAX_TREES: u32 = 10_000;
+
+/// The most rows a tree is grown on.
+pub const MAX_SAMPLES: u32 = 65_536;
+
+/// Rows that one rayon task scales or scores.
+const ROWS_PER_TASK: usize = 4_096;
+
+/// The rows that a model is trained on, as columns of equal length.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TrainingSet {
+    pub(crate) symbols: Vec<Symbol>,
+    pub(crate) rows: Vec<FeatureVector>,
+}
+
+impl TrainingSet {
+    /// A set without rows.
+    pub const fn new() -> Self {
+        Self { symbols: Vec::new(), rows: Vec::new() }
+    }
+
+    /// A set without rows and with room for some.
+    pub fn with_capacity(rows: usize) -> Self {
+        Self { symbols: Vec::with_capacity(rows), rows: Vec::with_capacity(rows) }
+    }
+
+    /// Adds a row.
+    pub fn push(&mut self, symbol: Symbol, vector: FeatureVector) {
+        self.symbols.push(symbol);
+        self.rows.push(vector);
+    }
+
+    /// The symbols of the rows.
+    pub fn symbols(&self) -> &[Symbol] {
+        &self.symbols
+    }
+
+    /// The feature vectors of the rows.
+    pub fn rows(&self) -> &[FeatureVector] {
+        &self.rows
+    }
+
+    /// The number of rows.
+    pub const fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are no rows.
+    pub const fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if self.rows.is_empty() {
+            return Err(Error::EmptyTrainingSet);
+        }
+        if self.rows.len() > MAX_ROWS {
+            return Err(Error::TooManyRows { rows: self.rows.len(), limit: MAX_ROWS });
+        }
+        for (row, vector) in self.rows.iter().enumerate() {
+            if let Some(feature) = vector.iter().position(|value| !value.is_finite()) {
+                return Err(Error::NotFinite { row, feature: FEATURE_NAMES[feature], value: vector[feature] });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How a model is trained.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainParameters {
+    /// Trees of the forest, 1 to [`MAX_TREES`].
+    pub trees: u32,
+    /// Rows drawn for each tree, 2 to [`MAX_SAMPLES`]; all rows where there are fewer.
+    pub max_samples: u32,
+    /// The share of training rows that the model calls anomalies, above 0 and at most 0.5.
+    pub contamination: f64,
+    /// What the chance of the training depends on.
+    pub seed: u64,
+    /// The share of training rows beyond the alert threshold, above 0 and at most 0.5.
+    pub alert_quantile: f64,
+}
+
+impl Default for TrainParameters {
+    fn default() -> Self {
+        Self { trees: 200, max_samples: 256, contamination: 0.01, seed: 42, alert_quantile: 0.0005 }
+    }
+}
+
+impl TrainParameters {
+    /// Checks the limits.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] naming the parameter, its value and what is accepted.
+    pub fn check(&self) -> Result<(), Error> {
+        let refused = |parameter, value: String, limit| Err(Error::Parameter { parameter, value, limit });
+        let is_share = |value: f64| value > 0.0 && value <= 0.5;
+        if !(1..=MAX_TREES).contains(&self.trees) {
+            return refused("trees", self.trees.to_string(), "1 to 10000");
+        }
+        if !(2..=MAX_SAMPLES).contains(&self.max_samples) {
+            return refused("max_samples", self.max_samples.to_string(), "2 to 65536");
+        }
+        if !is_share(self.contamination) {
+            return refused("contamination", self.contamination.to_string(), "above 0 and at most 0.5");
+        }
+        if !is_share(self.alert_quantile) {
+            return refused("alert_quantile", self.alert_quantile.to_string(), "above 0 and at most 0.5");
+        }
+        Ok(())
+    }
+}
+
+/// Trains scaler, forest and thresholds.
+///
+/// Uses the rayon pool that it is called in; its result does not depend on the size of that pool.
+///
+/// # Errors
+/// [`Error::EmptyTrainingSet`], [`Error::TooManyRows`], [`Error::NotFinite`] or [`Error::Overflow`] for the set,
+/// [`Error::Parameter`] for the parameters.
+pub fn train(set: &TrainingSet, parameters: &TrainParameters) -> Result<Model, Error> {
+    parameters.check()?;
+    set.check()?;
+    let scales = Scales::fit(set)?;
+    let standard = standardise(set, &scales);
+    let max_samples = parameters.max_samples.min(standard.len() as u32);
+    let forest = Forest::grow(&standard, parameters.trees, max_samples, parameters.seed);
+    let thresholds = thresholds(&forest, &standard, parameters);
+    Ok(Model::new(parameters.clone(), scales, forest, thresholds, specification::hash()))
+}
+
+fn standardise(set: &TrainingSet, scales: &Scales) -> Vec<[f32; FEATURES]> {
+    let blocks: Vec<Vec<_>> = set
+        .symbols
+        .par_chunks(ROWS_PER_TASK)
+        .zip(set.rows.par_chunks(ROWS_PER_TASK))
+        .map(|(symbols, rows)| {
+            let mut standard = Vec::with_capacity(rows.len());
+            scales.apply(symbols, rows, &mut standard);
+            standard
+        })
+        .collect();
+    blocks.concat()
+}
+
+/// Scores the training rows and reads the thresholds off their distribution.
+fn thresholds(forest: &Forest, standard: &[[f32; FEATURES]], parameters: &TrainParameters) -> Thresholds {
+    let mut scores = vec![0.0; standard.len()];
+    scores
+        .par_chunks_mut(ROWS_PER_TASK)
+        .zip(standard.par_chunks(ROWS_PER_TASK))
+        .for_each(|(scores, rows)| forest.score_samples_into(rows, scores));
+    scores.par_sort_unstable_by(f64::total_cmp);
+    let at = |q| quantile::of_sorted(&scores, q).unwrap_or(-0.5);
+    let offset = at(parameters.contamination);
+    Thresholds {
+        offset,
+        // An alert is always an anomaly too, even where its quantile is the wider one.
+        alert: (at(parameters.alert_quantile) - offset).min(0.0),
+        training_minimum: at(0.0) - offset,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+    use rand_distr::{Distribution, StandardNormal};
+    use rstest::rstest;
+
+    fn set(rows: usize) -> TrainingSet {
+        let mut random = ChaCha8Rng::seed_from_u64(5);
+        let symbols = ["BTC-USDT", "ETH-USDT", "BNB-USDT"].map(|text| Symbol::parse(text).unwrap());
+        let mut set = TrainingSet::with_capacity(rows);
+        for row in 0..rows {
+            let mut vector: FeatureVector = std::array::from_fn(|_| StandardNormal.sample(&mut random));
+            vector[4] = vector[4].abs() * [1.0, 10.0, 300.0][row % 3];
+            set.push(symbols[row % 3], vector);
+        }
+        set
+    }
+
+    fn small() -> TrainParameters {
+        TrainParameters { trees: 20, ..TrainParameters::default() }
+    }
+
+    #[rstest]
+    fn a_model_is_the_same_whatever_the_number_of_threads(#[values(2, 5)] threads: usize) {
+        let set = set(10_000);
+        let on = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| train(&set, &small())).unwrap().to_bytes()
+        };
+        assert_eq!(on(1), on(threads));
+    }
+
+    #[test]
+    fn the_share_of_anomalies_in_training_is_the_contamination() {
+        let set = set(10_000);
+        let model = train(&set, &TrainParameters { contamination: 0.03, ..small() }).unwrap();
+        let verdicts = model.verdicts(set.symbols(), set.rows());
+        let below = |limit: f64| verdicts.iter().filter(|verdict| verdict.anomaly_score < limit).count();
+        assert_eq!(verdicts.iter().filter(|verdict| verdict.is_anomaly).count(), 300);
+        assert_eq!(below(model.alert_threshold()), 5);
+        assert_eq!(below(model.training_minimum()), 0);
+        assert!(model.training_minimum() < model.alert_threshold() && model.alert_threshold() < 0.0);
+    }
+
+    #[test]
+    fn an_alert_is_an_anomaly_even_where_its_quantile_is_the_wider_one() {
+        let model = train(&set(1_000), &TrainParameters { alert_quantile: 0.4, ..small() }).unwrap();
+        assert!(model.alert_threshold() <= 0.0);
+    }
+
+    #[test]
+    fn what_lies_far_outside_is_an_anomaly_and_the_middle_is_not() {
+        let model = train(&set(5_000), &TrainParameters::default()).unwrap();
+        let symbol = Symbol::parse("BTC-USDT").unwrap();
+        assert!(model.verdict(symbol, &[9.0, -9.0, 9.0, 9.0, 9.0]).is_anomaly);
+        assert!(!model.verdict(symbol, &[0.0, 0.0, 0.0, 0.0, 0.7]).is_anomaly);
+    }
+
+    #[test]
+    fn every_symbol_is_judged_on_its_own_scale() {
+        let model = train(&set(5_000), &TrainParameters::default()).unwrap();
+        let row = [2.0, -2.0, 2.0, 2.0, 250.0];
+        let score = |text: &str| model.verdict(Symbol::parse(text).unwrap(), &row).anomaly_score;
+        assert!(score("BTC-USDT") < score("BNB-USDT"));
+        assert_ne!(score("NEW-USDT").to_bits(), score("BNB-USDT").to_bits());
+        assert_eq!(model.symbol_scales().count(), 3);
+    }
+
+    #[test]
+    fn a_set_smaller_than_the_sample_is_used_whole() {
+        let model = train(&set(100), &small()).unwrap();
+        assert_eq!((model.max_samples_used(), model.parameters().max_samples), (100, 256));
+        let single = train(&set(1), &small()).unwrap();
+        assert_eq!((single.max_samples_used(), single.threshold()), (1, -0.5));
+        assert_eq!(Model::from_bytes(&single.to_bytes()).unwrap(), single);
+    }
+
+    #[test]
+    fn an_empty_set_is_refused() {
+        assert!(matches!(train(&TrainingSet::new(), &small()), Err(Error::EmptyTrainingSet)));
+    }
+
+    #[rstest]
+    #[case(f64::NAN)]
+    #[case(f64::INFINITY)]
+    #[case(f64::NEG_INFINITY)]
+    fn a_value_that_is_not_finite_is_refused_with_its_place(#[case] value: f64) {
+        let mut set = set(200);
+        set.rows[150][2] = value;
+        assert!(matches!(train(&set, &small()), Err(Error::NotFinite { row: 150, feature: "z_score_volume", .. })));
+    }
+
+    #[rstest]
+    #[case(TrainParameters { trees: 0, ..small() }, "trees")]
+    #[case(TrainParameters { trees: 10_001, ..small() }, "trees")]
+    #[case(TrainParameters { max_samples: 1, ..small() }, "max_samples")]
+    #[case(TrainParameters { max_samples: 65_537, ..small() }, "max_samples")]
+    #[case(TrainParameters { contamination: 0.0, ..small() }, "contamination")]
+    #[case(TrainParameters { contamination: 0.51, ..small() }, "contamination")]
+    #[case(TrainParameters { contamination: f64::NAN, ..small() }, "contamination")]
+    #[case(TrainParameters { alert_quantile: -0.1, ..small() }, "alert_quantile")]
+    fn a_parameter_outside_its_limits_is_refused(#[case] parameters: TrainParameters, #[case] name: &str) {
+        let refusal = train(&set(10), &parameters).unwrap_err();
+        assert!(matches!(refusal, Error::Parameter { parameter, .. } if parameter == name), "{refusal}");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn a_batch_says_bit_for_bit_what_single_verdicts_say(
+            rows in prop::collection::vec(prop::array::uniform5(-100.0_f64..100.0), 0..2_500),
+            max_samples in prop::sample::select(vec![16_u32, 256, 1_024]),
+        ) {
+            let model = train(&set(1_500), &TrainParameters { max_samples, trees: 5, ..small() }).unwrap();
+            let names = ["BTC-USDT", "BTC-USDT", "NEW-USDT", "ETH-USDT"].map(|text| Symbol::parse(text).unwrap());
+            let symbols: Vec<_> = (0..rows.len()).map(|row| names[row % 4]).collect();
+            let batch = model.verdicts(&symbols, &rows);
+            prop_assert_eq!(batch.len(), rows.len());
+            for ((symbol, row), verdict) in symbols.iter().zip(&rows).zip(batch) {
+                let alone = model.verdict(*symbol, row);
+                prop_assert_eq!(alone.anomaly_score.to_bits(), verdict.anomaly_score.to_bits());
+                prop_assert_eq!(alone.is_anomaly, verdict.anomaly_score < 0.0);
+            }
+        }
+    }
+}
