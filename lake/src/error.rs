@@ -1,0 +1,220 @@
+//! Everything that can go wrong at rest, in the lake's own words. Each error says what to do and maps itself to a
+//! kind, by which callers decide about retries, exit codes and HTTP statuses. It never hides its cause.
+
+use std::{io, path::PathBuf};
+
+use deltalake::DeltaTableError;
+use domain::ErrorKind;
+
+/// Why the lake, the registry or an artifact could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder could not be read or written.
+    #[error("cannot {action} `{}`: check that the disk has room and that the folder may be read and written", path.display())]
+    File {
+        /// What was tried, such as `read`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+
+    /// A Delta operation failed.
+    #[error("cannot {action}")]
+    Delta {
+        /// What was tried, with the name of the table.
+        action: String,
+        /// What Delta said.
+        #[source]
+        source: Box<DeltaTableError>,
+    },
+
+    /// A commit that is not the newest is damaged: what follows it was built on it, so nothing is set aside.
+    #[error(
+        "commit `{}` is damaged ({reason}) and commits after it are sound: restore it from a backup, or move the \
+         table's folder away and rebuild it from the events",
+        path.display()
+    )]
+    DamagedCommit {
+        /// The damaged commit file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
+    /// A table was changed by a newer program in a way that this one does not understand.
+    #[error(
+        "table `{table}` needs Delta protocol reader {reader}, writer {writer}, newer than this program's 1 and 2: use \
+         the program that changed it, or move the table's folder away and rebuild it from the events"
+    )]
+    FutureProtocol {
+        /// The table.
+        table: &'static str,
+        /// Its reader version.
+        reader: i32,
+        /// Its writer version.
+        writer: i32,
+    },
+
+    /// Another rewrite of the table is at work.
+    #[error("table `{table}` is being rewritten already: wait until that has ended, then try again")]
+    RewriteRunning {
+        /// The table.
+        table: &'static str,
+    },
+
+    /// A table holds something else than this program wrote.
+    #[error("column `{column}` of table `{table}` is not what this program writes: rebuild the table from the events")]
+    UnexpectedColumn {
+        /// The table.
+        table: &'static str,
+        /// The column.
+        column: &'static str,
+    },
+
+    /// Rows would leave a hole behind the committed progress.
+    #[error(
+        "`{progress}` stands at {stored} and rows begin at {start}: start the stream job again, it will read what is missing"
+    )]
+    ProgressGap {
+        /// The progress id.
+        progress: String,
+        /// The committed next offset.
+        stored: i64,
+        /// Where the rows begin.
+        start: i64,
+    },
+
+    /// The registry's database could not be read or written.
+    #[error("cannot {action} in the model registry `{}`", path.display())]
+    Registry {
+        /// What was tried, such as `register a model`.
+        action: &'static str,
+        /// The database file.
+        path: PathBuf,
+        /// What `SQLite` said.
+        #[source]
+        source: Box<sqlx::Error>,
+    },
+
+    /// The registry's database has another schema than this program.
+    #[error("the model registry `{}` was made by another version of this program: start the newer one", path.display())]
+    RegistrySchema {
+        /// The database file.
+        path: PathBuf,
+        /// Which migration does not fit.
+        #[source]
+        source: Box<sqlx::migrate::MigrateError>,
+    },
+
+    /// A stored registry value does not read as what was written.
+    #[error("the model registry holds an unreadable {what}: restore `{}` from a backup", path.display())]
+    RegistryValue {
+        /// The value, such as `metrics of model version 3`.
+        what: String,
+        /// The database file.
+        path: PathBuf,
+    },
+
+    /// A value cannot be stored as it is.
+    #[error("{what} cannot be stored in the model registry: {reason}")]
+    InvalidValue {
+        /// The value.
+        what: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// There is no model with this version.
+    #[error("there is no model version {version}: `sentinel model list` shows the versions there are")]
+    NoModel {
+        /// The version asked for.
+        version: i64,
+    },
+
+    /// A model file is not what was written.
+    #[error(
+        "model file `{}` is damaged: {reason}; restore it from a backup or retrain it with `sentinel train`",
+        path.display()
+    )]
+    DamagedArtifact {
+        /// The model file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A background task of the runtime ended without a result, because it panicked or the runtime shut down.
+    #[error("a background task ended before its work was done: start the program again")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl Error {
+    /// What to do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorKind::NotFound,
+            Self::File { .. } => ErrorKind::Unavailable,
+            Self::Delta { source, .. } => delta_kind(source),
+            Self::Registry { source, .. } => registry_kind(source),
+            Self::NoModel { .. } => ErrorKind::NotFound,
+            Self::ProgressGap { .. } | Self::RewriteRunning { .. } => ErrorKind::Conflict,
+            Self::UnexpectedColumn { .. } => ErrorKind::Corrupt,
+            Self::FutureProtocol { .. } | Self::InvalidValue { .. } => ErrorKind::Invalid,
+            Self::DamagedCommit { .. } | Self::RegistryValue { .. } | Self::DamagedArtifact { .. } => {
+                ErrorKind::Corrupt
+            }
+            Self::RegistrySchema { .. } | Self::Task(_) => ErrorKind::Internal,
+        }
+    }
+
+    /// For `map_err` on a Delta operation: `action` completes "cannot ...".
+    pub(crate) fn delta(action: impl Into<String>) -> impl FnOnce(DeltaTableError) -> Self {
+        let action = action.into();
+        move |source| Self::Delta { action, source: Box::new(source) }
+    }
+
+    /// For `map_err` on a file operation: `action` completes "cannot ... `path`".
+    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { action, path, source }
+    }
+}
+
+fn delta_kind(error: &DeltaTableError) -> ErrorKind {
+    match error {
+        DeltaTableError::NotATable(_) | DeltaTableError::InvalidVersion(_) => ErrorKind::NotFound,
+        DeltaTableError::Transaction { .. } | DeltaTableError::VersionAlreadyExists(_) => ErrorKind::Conflict,
+        DeltaTableError::ObjectStore { .. } | DeltaTableError::Io { .. } => ErrorKind::Unavailable,
+        _ => ErrorKind::Internal,
+    }
+}
+
+/// A lock that is held too long or a full disk may pass; a damaged file will not.
+///
+/// Source: "Result and Error Codes", sqlite.org/rescode.html: the low byte of a code is its class.
+fn registry_kind(error: &sqlx::Error) -> ErrorKind {
+    const BUSY: u32 = 5;
+    const LOCKED: u32 = 6;
+    const READ_ONLY: u32 = 8;
+    const DISK: u32 = 10;
+    const CORRUPT: u32 = 11;
+    const FULL: u32 = 13;
+    const CANNOT_OPEN: u32 = 14;
+    const CONSTRAINT: u32 = 19;
+    const NOT_A_DATABASE: u32 = 26;
+    let Some(cause) = error.as_database_error() else {
+        return match error {
+            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => ErrorKind::Unavailable,
+            _ => ErrorKind::Internal,
+        };
+    };
+    match cause.code().and_then(|code| code.parse::<u32>().ok()).map(|code| code & 0xff) {
+        Some(CORRUPT | NOT_A_DATABASE) => ErrorKind::Corrupt,
+        Some(CONSTRAINT) => ErrorKind::Invalid,
+        Some(BUSY | LOCKED | READ_ONLY | DISK | FULL | CANNOT_OPEN) => ErrorKind::Unavailable,
+        _ => ErrorKind::Internal,
+    }
+}

@@ -1,0 +1,63 @@
+//! Small folded flushes for the tests of this crate.
+
+use std::sync::Arc;
+
+use domain::{Event, Fold, Offset, Output, RawRecord, Record, Source, Symbol, Timestamp};
+
+use crate::{Lake, PartitionFlush, TableName};
+
+/// An empty lake in a folder that lives as long as the first value.
+pub async fn lake() -> (tempfile::TempDir, Lake) {
+    let folder = tempfile::tempdir().unwrap();
+    let lake = Lake::open(folder.path()).await.unwrap();
+    (folder, lake)
+}
+
+/// The rows of offsets `start` to `next` of partition 0: one event a second, the record's offset its second.
+pub fn flush(start: Offset, next: Offset) -> Arc<Vec<PartitionFlush>> {
+    let (mut fold, mut output) = (Fold::new(0, 0), Output::default());
+    for offset in 0..next {
+        if offset == start {
+            output = Output::default();
+        }
+        let raw = RawRecord { offset, append_time: time(offset + 1), key: b"BTC-USDT", value: b"" };
+        fold.apply(raw, Ok(Record::Event(event(offset))), &mut output);
+    }
+    Arc::new(vec![PartitionFlush {
+        partition: 0,
+        start,
+        next,
+        replay: fold.replay(),
+        output,
+        ..PartitionFlush::default()
+    }])
+}
+
+/// Every row of a table as text, in the order of offsets.
+pub async fn rows_of(lake: &Lake, table: TableName) -> Vec<Vec<String>> {
+    let sql = format!("SELECT * FROM {} ORDER BY partition, \"offset\"", table.as_str());
+    lake.pin(table).await.unwrap().texts(&sql).await.unwrap()
+}
+
+fn event(offset: Offset) -> Event {
+    #[expect(clippy::cast_precision_loss, reason = "small numbers")]
+    let price = 100.0 + (offset % 7) as f64;
+    Event {
+        timestamp: time(offset),
+        symbol: Symbol::parse("BTC-USDT").unwrap(),
+        price,
+        volume: 1.5,
+        log_return: None,
+        is_anomaly: None,
+        anomaly_type: None,
+        trade_id: Some(offset),
+        side: None,
+        ingest_id: None,
+        source: Source::Binance,
+        extra: None,
+    }
+}
+
+const fn time(second: i64) -> Timestamp {
+    Timestamp::from_seconds(1_710_000_000 + second)
+}

@@ -1,0 +1,302 @@
+//! The lake: all tables of one data folder, and the flush that moves a batch of folded rows into them.
+//!
+//! A flush commits the derived tables first and `events` last. The progress stored in `events` is *the* progress:
+//! whoever starts again reads it, folds silently up to it and goes on; the other tables drop what they have.
+
+use std::{collections::HashMap, fmt, path::Path, sync::Arc};
+
+use domain::{NoProbe, Offset, Output, Partition, Prediction, Probe};
+use tokio::sync::Mutex;
+use tracing::warn;
+
+use crate::{
+    durable::{DurableStore, check_newest_commits},
+    error::Error,
+    rows::{GapRow, TableRow},
+    schema::TableName,
+    table::{Appended, Rule, Slice, Table},
+};
+
+/// What one partition of the log has become since the last flush.
+#[derive(Debug, Default)]
+pub struct PartitionFlush {
+    /// The partition.
+    pub partition: Partition,
+    /// The first offset accounted for.
+    pub start: Offset,
+    /// The offset after the last one accounted for.
+    pub next: Offset,
+    /// Where a rebuild of the fold's state at `next` starts.
+    pub replay: Offset,
+    /// Folded rows.
+    pub output: Output,
+    /// What models said about `output.features`.
+    pub predictions: Vec<Prediction>,
+    /// Offsets that the log lost on the way.
+    pub gaps: Vec<GapRow>,
+}
+
+/// Rows that a flush added, per table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlushSummary {
+    /// (table, rows), in the order of the commits.
+    pub rows: Vec<(TableName, usize)>,
+}
+
+impl FlushSummary {
+    /// Rows added to one table.
+    #[must_use]
+    pub fn of(&self, table: TableName) -> usize {
+        self.rows.iter().filter(|(name, _)| *name == table).map(|(_, rows)| rows).sum()
+    }
+}
+
+/// How far a partition of the log is in the tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The next offset to take in.
+    pub next: Offset,
+    /// Where the state at `next` is rebuilt from.
+    pub replay: Offset,
+}
+
+/// The tables of one data folder.
+pub struct Lake {
+    store: DurableStore,
+    tables: HashMap<TableName, Arc<Mutex<Table>>>,
+    probe: Arc<dyn Probe>,
+}
+
+impl fmt::Debug for Lake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lake").field("folder", &self.store.base()).finish_non_exhaustive()
+    }
+}
+
+impl Lake {
+    /// Opens the tables under `folder`; missing ones are made, torn newest commits are set aside.
+    ///
+    /// # Errors
+    /// Where a table cannot be read, was changed by a newer program, or is damaged below its newest commit.
+    pub async fn open(folder: &Path) -> Result<Self, Error> {
+        Self::open_with_probe(folder, Arc::new(NoProbe)).await
+    }
+
+    /// [`Lake::open`], telling `probe` what is reached.
+    ///
+    /// # Errors
+    /// As [`Lake::open`].
+    pub async fn open_with_probe(folder: &Path, probe: Arc<dyn Probe>) -> Result<Self, Error> {
+        let store = DurableStore::new(folder)?;
+        let mut tables = HashMap::new();
+        for name in TableName::ALL {
+            for set_aside in check_newest_commits(&store.base().join(name.as_str()))? {
+                warn!(table = name.as_str(), ?set_aside, "a torn file was set aside; its rows will be written again");
+            }
+            tables.insert(name, Arc::new(Mutex::new(Table::open(&store, name).await?)));
+        }
+        Ok(Self { store, tables, probe })
+    }
+
+    /// The folder of the tables.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.store.base()
+    }
+
+    pub(crate) const fn store(&self) -> &DurableStore {
+        &self.store
+    }
+
+    /// How far a partition of a topic is, as the newest version of `events` says.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
+    pub async fn progress(&self, topic: &str, partition: Partition) -> Result<Progress, Error> {
+        let mut events = self.table(TableName::Events).lock().await;
+        events.refresh().await?;
+        let next = events.transaction(&next_id(topic, partition)).await?.unwrap_or(0);
+        let replay = events.transaction(&replay_id(topic, partition)).await?.unwrap_or(0);
+        Ok(Progress { next, replay })
+    }
+
+    /// Commits what is not stored yet of a flush over partitions of one topic. May be repeated at any time.
+    ///
+    /// # Errors
+    /// Where a commit fails for good; tables committed before keep their rows and drop them at the repetition.
+    pub async fn flush(&self, topic: &str, partitions: Arc<Vec<PartitionFlush>>) -> Result<FlushSummary, Error> {
+        let derived = tokio::try_join!(
+            self.append_derived(topic, &partitions, |p| &p.gaps),
+            self.append_derived(topic, &partitions, |p| &p.output.dead),
+            self.append_derived(topic, &partitions, |p| &p.output.late),
+            self.append_derived(topic, &partitions, |p| &p.output.features),
+            self.append_derived(topic, &partitions, |p| &p.output.windows),
+            self.append_derived(topic, &partitions, |p| &p.predictions),
+        )?;
+        let events = self.append_truth(topic, &partitions).await?;
+        let (gaps, dead, late, features, windows, predictions) = derived;
+        let rows = [gaps, dead, late, features, windows, predictions, events].into_iter().map(Appended::rows);
+        Ok(FlushSummary { rows: TableName::ALL.into_iter().zip(rows).collect() })
+    }
+
+    /// Appends predictions about stored rows, numbered by offset under a progress id of their own.
+    ///
+    /// # Errors
+    /// Where the commit fails for good.
+    pub async fn append_predictions(&self, slice: &Slice<'_, Prediction>) -> Result<Appended, Error> {
+        let mut table = self.table(TableName::Predictions).lock().await;
+        table.append(std::slice::from_ref(slice), Rule::Derived, self.probe.as_ref()).await
+    }
+
+    /// The value of an application transaction of a table's newest version.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
+    pub async fn transaction(&self, table: TableName, id: &str) -> Result<Option<i64>, Error> {
+        let mut table = self.table(table).lock().await;
+        table.refresh().await?;
+        table.transaction(id).await
+    }
+
+    /// Commits to one derived table, on a task of its own so that tables are encoded side by side.
+    async fn append_derived<R: TableRow>(
+        &self,
+        topic: &str,
+        partitions: &Arc<Vec<PartitionFlush>>,
+        rows: fn(&PartitionFlush) -> &Vec<R>,
+    ) -> Result<Appended, Error> {
+        if partitions.iter().all(|partition| rows(partition).is_empty()) {
+            return Ok(Appended::Nothing);
+        }
+        let (table, probe) = (self.table(R::TABLE).clone(), self.probe.clone());
+        let (topic, partitions) = (topic.to_owned(), partitions.clone());
+        let task = tokio::spawn(async move {
+            let slices: Vec<_> = partitions.iter().map(|p| slice(&topic, p, rows(p), Vec::new())).collect();
+            table.lock().await.append(&slices, Rule::Derived, probe.as_ref()).await
+        });
+        task.await?
+    }
+
+    async fn append_truth(&self, topic: &str, partitions: &Arc<Vec<PartitionFlush>>) -> Result<Appended, Error> {
+        let (table, probe) = (self.table(TableName::Events).clone(), self.probe.clone());
+        let (topic, partitions) = (topic.to_owned(), partitions.clone());
+        let task = tokio::spawn(async move {
+            let slices: Vec<_> = partitions
+                .iter()
+                .map(|p| slice(&topic, p, &p.output.events, vec![(replay_id(&topic, p.partition), p.replay)]))
+                .collect();
+            table.lock().await.append(&slices, Rule::Truth, probe.as_ref()).await
+        });
+        task.await?
+    }
+
+    fn table(&self, name: TableName) -> &Arc<Mutex<Table>> {
+        self.tables.get(&name).unwrap_or_else(|| unreachable!("every table is opened"))
+    }
+}
+
+fn slice<'a, R>(topic: &str, flush: &PartitionFlush, rows: &'a [R], along: Vec<(String, i64)>) -> Slice<'a, R> {
+    Slice { progress: next_id(topic, flush.partition), start: flush.start, next: flush.next, along, rows }
+}
+
+/// The application transaction with the next offset of a partition.
+#[must_use]
+pub fn next_id(topic: &str, partition: Partition) -> String {
+    format!("{topic}/{partition}/next")
+}
+
+fn replay_id(topic: &str, partition: Partition) -> String {
+    format!("{topic}/{partition}/replay")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{flush, lake, rows_of};
+
+    #[tokio::test]
+    async fn a_flush_is_found_by_the_next_start() {
+        let (folder, lake) = lake().await;
+        let summary = lake.flush("topic", flush(0, 200)).await.unwrap();
+        assert_eq!(summary.of(TableName::Events), 200);
+        assert_eq!(summary.of(TableName::Features), 200);
+        assert_eq!(summary.of(TableName::Windows), 2);
+        drop(lake);
+        let lake = Lake::open(folder.path()).await.unwrap();
+        assert_eq!(lake.progress("topic", 0).await.unwrap().next, 200);
+        assert!(lake.progress("topic", 0).await.unwrap().replay > 0);
+        assert_eq!(lake.progress("topic", 1).await.unwrap(), Progress::default());
+        assert_eq!(lake.progress("other", 0).await.unwrap(), Progress::default());
+    }
+
+    #[tokio::test]
+    async fn a_repeated_flush_changes_nothing() {
+        let (_folder, lake) = lake().await;
+        lake.flush("topic", flush(0, 30)).await.unwrap();
+        let before = rows_of(&lake, TableName::Features).await;
+        let summary = lake.flush("topic", flush(0, 30)).await.unwrap();
+        assert!(summary.rows.iter().all(|(_, rows)| *rows == 0), "{summary:?}");
+        assert_eq!(rows_of(&lake, TableName::Features).await, before);
+    }
+
+    #[tokio::test]
+    async fn of_overlapping_flushes_every_row_is_stored_once() {
+        let (folder, one) = lake().await;
+        let other = Lake::open(folder.path()).await.unwrap();
+        one.flush("topic", flush(0, 50)).await.unwrap();
+        other.flush("topic", flush(0, 80)).await.unwrap();
+        one.flush("topic", flush(50, 100)).await.unwrap();
+        for table in [TableName::Events, TableName::Features] {
+            let (_other_folder, whole) = lake_with_one_flush(100).await;
+            assert_eq!(rows_of(&one, table).await, rows_of(&whole, table).await);
+        }
+    }
+
+    #[tokio::test]
+    async fn concurrent_flushes_of_the_same_offsets_store_every_row_once() {
+        let (folder, one) = lake().await;
+        let other = Lake::open(folder.path()).await.unwrap();
+        let work = |lake: Lake, size: i64| async move {
+            for start in (0..100).step_by(usize::try_from(size).unwrap()) {
+                lake.flush("topic", flush(start, start + size)).await.unwrap();
+            }
+            lake
+        };
+        let (one, _) = tokio::join!(work(one, 10), work(other, 25));
+        assert_eq!(rows_of(&one, TableName::Features).await.len(), 100);
+        assert_eq!(rows_of(&one, TableName::Events).await.len(), 100);
+        assert_eq!(one.progress("topic", 0).await.unwrap().next, 100);
+    }
+
+    #[tokio::test]
+    async fn derived_tables_that_are_ahead_drop_what_they_have() {
+        let (_folder, lake) = lake().await;
+        // As after a kill between the commit of `features` and that of `events`.
+        lake.append_derived("topic", &flush(0, 40), |p| &p.output.features).await.unwrap();
+        lake.flush("topic", flush(0, 60)).await.unwrap();
+        assert_eq!(rows_of(&lake, TableName::Features).await.len(), 60);
+        assert_eq!(rows_of(&lake, TableName::Events).await.len(), 60);
+    }
+
+    #[tokio::test]
+    async fn rows_that_would_leave_a_hole_are_refused() {
+        let (_folder, lake) = lake().await;
+        lake.flush("topic", flush(0, 10)).await.unwrap();
+        let refused = lake.flush("topic", flush(20, 30)).await;
+        assert!(matches!(refused, Err(Error::ProgressGap { stored: 10, start: 20, .. })), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn tables_speak_the_oldest_protocol() {
+        let (_folder, lake) = lake().await;
+        let table = lake.store().table("events").unwrap().load().await.unwrap();
+        let protocol = table.snapshot().unwrap().protocol().clone();
+        assert_eq!((protocol.min_reader_version(), protocol.min_writer_version()), (1, 2));
+    }
+
+    async fn lake_with_one_flush(next: Offset) -> (tempfile::TempDir, Lake) {
+        let (folder, lake) = lake().await;
+        lake.flush("topic", flush(0, next)).await.unwrap();
+        (folder, lake)
+    }
+}

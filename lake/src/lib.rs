@@ -1,0 +1,26 @@
+//! Everything at rest: the Delta tables with their durable store, the model registry and the model files.
+//!
+//! The only crate that touches deltalake and arrow. Never imports streams, scheduler, jobs or api.
+
+pub mod error;
+
+pub mod rows;
+pub mod schema;
+
+pub mod table;
+
+pub mod lake;
+pub mod maintain;
+pub mod read;
+
+pub mod durable;
+
+pub mod artifacts;
+pub mod registry;
+
+#[cfg(test)]
+mod fixture;
+
+pub use error::Error;
+pub use lake::{FlushSummary, Lake, PartitionFlush, Progress};
+pub use schema::TableName;

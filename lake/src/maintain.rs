@@ -1,0 +1,325 @@
+//! Upkeep of tables: checkpoints, compaction of small files, removal of files that no kept version needs.
+//!
+//! Rewrites of one table exclude each other twice over: by a lock file, and by the application transaction `rewrite`,
+//! because deltalake itself does not see two compactions as a conflict and rows would double. Appends go on meanwhile.
+
+use std::{collections::BTreeMap, fs::File, path::PathBuf};
+
+use arrow::{array::RecordBatch, compute::cast, datatypes::FieldRef, error::ArrowError};
+use deltalake::{
+    DeltaTable, DeltaTableError,
+    datafusion::prelude::SessionContext,
+    kernel::{
+        Action, Add, Remove, Transaction,
+        transaction::{CommitBuilder, CommitProperties},
+    },
+    operations::vacuum::VacuumMode,
+    protocol::{DeltaOperation, checkpoints::create_checkpoint},
+    table::state::DeltaTableState,
+    writer::{DeltaWriter, RecordBatchWriter},
+};
+use futures::{StreamExt, TryStreamExt};
+use tracing::info;
+
+use crate::{
+    error::Error,
+    lake::Lake,
+    schema::{SYMBOL, TableName},
+    table::{load, writer_properties},
+};
+
+/// Files larger than this are left alone by compaction.
+pub const TARGET_FILE_BYTES: i64 = 64 << 20;
+
+/// The application transaction of every rewrite.
+const REWRITE: &str = "rewrite";
+
+/// What a table looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableState {
+    /// Version.
+    pub version: u64,
+    /// Data files of the version.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// Rows in them.
+    pub rows: u64,
+}
+
+/// What a compaction did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compacted {
+    /// Version after it.
+    pub version: u64,
+    /// Files that were merged.
+    pub removed: u64,
+    /// Files that they became.
+    pub added: u64,
+}
+
+/// One commit of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitSummary {
+    /// Version.
+    pub version: u64,
+    /// Milliseconds since the Unix epoch.
+    pub timestamp_ms: i64,
+    /// What was done.
+    pub operation: String,
+}
+
+impl Lake {
+    /// Version, files, bytes and rows of a table's newest version, from its log alone.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
+    pub async fn state(&self, name: TableName) -> Result<TableState, Error> {
+        let table = load(self.store(), name).await?;
+        let mut state = TableState { version: table.version().unwrap_or_default(), files: 0, bytes: 0, rows: 0 };
+        let snapshot = table.snapshot().map_err(failed("read", name))?;
+        for file in snapshot.log_data() {
+            state.files += 1;
+            state.bytes += u64::try_from(file.size()).unwrap_or(0);
+            state.rows += file.num_records().map_or(0, |rows| u64::try_from(rows).unwrap_or(0));
+        }
+        Ok(state)
+    }
+
+    /// The newest `limit` commits, newest first.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
+    pub async fn history(&self, name: TableName, limit: usize) -> Result<Vec<CommitSummary>, Error> {
+        let table = load(self.store(), name).await?;
+        let newest = table.version().unwrap_or_default();
+        let commits: Vec<_> =
+            table.history(Some(limit)).try_collect().await.map_err(failed("read the history of", name))?;
+        let summaries = commits.into_iter().enumerate().map(|(back, commit)| CommitSummary {
+            version: newest.saturating_sub(back as u64),
+            timestamp_ms: commit.timestamp.unwrap_or_default(),
+            operation: commit.operation.unwrap_or_default(),
+        });
+        Ok(summaries.collect())
+    }
+
+    /// Writes a checkpoint where the newest one is at least `every` commits old; whether it did.
+    ///
+    /// # Errors
+    /// Where the table cannot be read or written.
+    pub async fn checkpoint(&self, name: TableName, every: u64) -> Result<bool, Error> {
+        let table = load(self.store(), name).await?;
+        let version = table.version().unwrap_or_default();
+        if version.saturating_sub(self.newest_checkpoint(name)) < every {
+            return Ok(false);
+        }
+        create_checkpoint(&table, None).await.map_err(failed("write a checkpoint of", name))?;
+        info!(table = name.as_str(), version, "wrote a checkpoint");
+        Ok(true)
+    }
+
+    /// Merges small files per symbol. Rows and their values stay; their order within files may not.
+    ///
+    /// # Errors
+    /// [`Error::RewriteRunning`] where another rewrite holds the table's lock or was faster.
+    pub async fn compact(&self, name: TableName) -> Result<Compacted, Error> {
+        let _lock = self.rewrite_lock(name)?;
+        let table = load(self.store(), name).await?;
+        compact_from(table, name).await
+    }
+
+    /// Deletes files that no version of the last `retention_hours` needs; how many.
+    ///
+    /// # Errors
+    /// Where the table cannot be read or a file cannot be deleted.
+    pub async fn vacuum(&self, name: TableName, retention_hours: u32) -> Result<usize, Error> {
+        let _lock = self.rewrite_lock(name)?;
+        let table = load(self.store(), name).await?;
+        let retention = chrono::Duration::hours(i64::from(retention_hours));
+        let vacuum = table.vacuum().with_retention_period(retention).with_enforce_retention_duration(false);
+        let (_, metrics) = vacuum.with_mode(VacuumMode::Lite).await.map_err(failed("vacuum", name))?;
+        Ok(metrics.files_deleted.len())
+    }
+
+    /// Version of the newest checkpoint, 0 without one.
+    fn newest_checkpoint(&self, name: TableName) -> u64 {
+        let hint = self.folder().join(name.as_str()).join("_delta_log/_last_checkpoint");
+        let read = std::fs::read(hint).ok().and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok());
+        read.and_then(|hint| hint.get("version")?.as_u64()).unwrap_or(0)
+    }
+
+    fn rewrite_lock(&self, name: TableName) -> Result<File, Error> {
+        let path: PathBuf = self.folder().join(format!(".rewrite-{}.lock", name.as_str()));
+        let file = File::create(&path).map_err(Error::file("make", &path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(std::fs::TryLockError::WouldBlock) => Err(Error::RewriteRunning { table: name.as_str() }),
+            Err(std::fs::TryLockError::Error(error)) => Err(Error::file("lock", &path)(error)),
+        }
+    }
+}
+
+/// Compacts the version that `table` holds. Of two that start from one version, one fails.
+///
+/// deltalake's own `optimize` leaves application transactions out of its commit, and without the transaction
+/// `rewrite` the second of two would succeed and double the rows. So the files are chosen and committed here.
+pub(crate) async fn compact_from(table: DeltaTable, name: TableName) -> Result<Compacted, Error> {
+    let snapshot = table.snapshot().map_err(failed("read", name))?;
+    let small = SmallFiles::of(snapshot);
+    if small.removes.is_empty() {
+        return Ok(Compacted { version: snapshot.version(), removed: 0, added: 0 });
+    }
+    let stored = snapshot.snapshot().transaction_version(table.log_store().as_ref(), REWRITE).await;
+    let number = stored.map_err(failed("read", name))?.unwrap_or(0) + 1;
+    let adds = merged(&table, name, &small).await.map_err(failed("compact", name))?;
+    let (removed, added) = (small.removes.len() as u64, adds.len() as u64);
+    let properties = CommitProperties::default()
+        .with_application_transaction(Transaction::new(REWRITE, number))
+        .with_create_checkpoint(false)
+        .with_cleanup_expired_logs(Some(false));
+    let actions = small.removes.into_iter().map(Action::Remove).chain(adds.into_iter().map(Action::Add));
+    let committed = CommitBuilder::from(properties)
+        .with_actions(actions.collect())
+        .build(
+            Some(snapshot),
+            table.log_store(),
+            DeltaOperation::Optimize { predicate: None, target_size: TARGET_FILE_BYTES },
+        )
+        .await;
+    match committed {
+        Ok(finalized) => Ok(Compacted { version: finalized.version(), removed, added }),
+        Err(DeltaTableError::Transaction { .. }) => Err(Error::RewriteRunning { table: name.as_str() }),
+        Err(error) => Err(failed("compact", name)(error)),
+    }
+}
+
+/// The small files of a version, where a symbol has more than one.
+struct SmallFiles {
+    removes: Vec<Remove>,
+    rows: i64,
+}
+
+impl SmallFiles {
+    fn of(snapshot: &DeltaTableState) -> Self {
+        let mut by_symbol: BTreeMap<Option<String>, Vec<(Remove, i64)>> = BTreeMap::new();
+        for file in snapshot.log_data().iter().filter(|file| file.size() < TARGET_FILE_BYTES) {
+            let remove = file.remove_action(false);
+            let values = remove.partition_values.as_ref();
+            let symbol = values.and_then(|values| values.get(SYMBOL).cloned().flatten());
+            let rows = i64::try_from(file.num_records().unwrap_or(0)).unwrap_or(i64::MAX);
+            by_symbol.entry(symbol).or_default().push((remove, rows));
+        }
+        by_symbol.retain(|_, files| files.len() > 1);
+        let files: Vec<_> = by_symbol.into_values().flatten().collect();
+        Self {
+            rows: files.iter().map(|(_, rows)| rows).sum(),
+            removes: files.into_iter().map(|(file, _)| file).collect(),
+        }
+    }
+}
+
+/// Copies the rows of small files into new ones, batch by batch.
+async fn merged(table: &DeltaTable, name: TableName, small: &SmallFiles) -> Result<Vec<Add>, DeltaTableError> {
+    let context = SessionContext::new();
+    table.update_datafusion_session(&context.state())?;
+    let paths = small.removes.iter().map(|file| file.path.as_str());
+    context.register_table(name.as_str(), table.table_provider().with_file_paths(paths).await?)?;
+    let mut rows = context.sql(&format!("SELECT * FROM {}", name.as_str())).await?.execute_stream().await?;
+    let mut writer = RecordBatchWriter::for_table(table)?.with_writer_properties(writer_properties());
+    while let Some(batch) = rows.next().await {
+        writer.write(as_stored(&batch?, name)?).await?;
+    }
+    let mut adds = writer.flush().await?;
+    let written: i64 = adds.iter().filter_map(|add| add.get_stats().ok().flatten()).map(|s| s.num_records).sum();
+    assert!(written == small.rows, "{written} rows were copied of {}", small.rows);
+    for add in &mut adds {
+        add.data_change = false;
+    }
+    Ok(adds)
+}
+
+/// A batch as it was written: a scan gives texts and partition values in types of its own.
+fn as_stored(batch: &RecordBatch, name: TableName) -> Result<RecordBatch, ArrowError> {
+    let schema = name.schema();
+    let column = |field: &FieldRef| {
+        let scanned = batch.column_by_name(field.name());
+        let scanned = scanned.ok_or_else(|| ArrowError::SchemaError(format!("a scan without {}", field.name())))?;
+        cast(scanned, field.data_type())
+    };
+    let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
+    RecordBatch::try_new(schema, columns)
+}
+
+fn failed(action: &str, name: TableName) -> impl FnOnce(DeltaTableError) -> Error + use<> {
+    Error::delta(format!("{action} table `{}`", name.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{flush, lake, rows_of};
+
+    #[tokio::test]
+    async fn compaction_keeps_every_row_and_fewer_files() {
+        let (_folder, lake) = lake().await;
+        for start in [0, 10, 20] {
+            lake.flush("topic", flush(start, start + 10)).await.unwrap();
+        }
+        let before = rows_of(&lake, TableName::Features).await;
+        let compacted = lake.compact(TableName::Features).await.unwrap();
+        assert_eq!((compacted.removed, compacted.added), (3, 1));
+        assert_eq!(rows_of(&lake, TableName::Features).await, before);
+        assert_eq!(lake.state(TableName::Features).await.unwrap().rows, 30);
+    }
+
+    #[tokio::test]
+    async fn of_two_compactions_of_one_version_one_fails_and_no_row_doubles() {
+        let (_folder, lake) = lake().await;
+        for start in [0, 10] {
+            lake.flush("topic", flush(start, start + 10)).await.unwrap();
+        }
+        let before = rows_of(&lake, TableName::Features).await;
+        let first = load(lake.store(), TableName::Features).await.unwrap();
+        let second = load(lake.store(), TableName::Features).await.unwrap();
+        compact_from(first, TableName::Features).await.unwrap();
+        let refused = compact_from(second, TableName::Features).await;
+        assert!(matches!(refused, Err(Error::RewriteRunning { table: "features" })), "{refused:?}");
+        assert_eq!(rows_of(&lake, TableName::Features).await, before);
+    }
+
+    #[tokio::test]
+    async fn a_table_being_rewritten_is_not_rewritten_by_another() {
+        let (_folder, lake) = lake().await;
+        lake.flush("topic", flush(0, 10)).await.unwrap();
+        let held = lake.rewrite_lock(TableName::Events).unwrap();
+        assert!(matches!(lake.compact(TableName::Events).await, Err(Error::RewriteRunning { .. })));
+        drop(held);
+        lake.compact(TableName::Events).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn rows_are_appended_while_a_compaction_is_at_work() {
+        let (_folder, lake) = lake().await;
+        for start in [0, 10] {
+            lake.flush("topic", flush(start, start + 10)).await.unwrap();
+        }
+        let stale = load(lake.store(), TableName::Features).await.unwrap();
+        lake.flush("topic", flush(20, 30)).await.unwrap();
+        compact_from(stale, TableName::Features).await.unwrap();
+        lake.flush("topic", flush(30, 40)).await.unwrap();
+        assert_eq!(rows_of(&lake, TableName::Features).await.len(), 40);
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_is_written_when_it_is_due() {
+        let (_folder, lake) = lake().await;
+        lake.flush("topic", flush(0, 10)).await.unwrap();
+        assert!(!lake.checkpoint(TableName::Events, 5).await.unwrap());
+        for start in [10, 20, 30, 40] {
+            lake.flush("topic", flush(start, start + 10)).await.unwrap();
+        }
+        assert!(lake.checkpoint(TableName::Events, 5).await.unwrap());
+        assert!(!lake.checkpoint(TableName::Events, 5).await.unwrap());
+        assert_eq!(rows_of(&lake, TableName::Events).await.len(), 50);
+    }
+}

@@ -1,0 +1,387 @@
+//! Reading tables: SQL by `DataFusion` over one pinned version, and the few fixed questions that jobs ask.
+//!
+//! A reader never blocks a writer and never sees half a commit. Every answer names the version it was read from.
+
+use std::sync::Arc;
+
+use arrow::{
+    array::{Array, AsArray, RecordBatch},
+    datatypes::{Float64Type, Int64Type, TimestampMicrosecondType},
+    error::ArrowError,
+    util::display::{ArrayFormatter, FormatOptions},
+};
+use deltalake::{
+    DeltaTable, DeltaTableError,
+    datafusion::{error::DataFusionError, execution::SendableRecordBatchStream, prelude::SessionContext},
+};
+use domain::{
+    FEATURE_NAMES, Fate, FeatureVector, LateReason, Offset, Partition, Prediction, Source, Symbol, Timestamp,
+};
+use futures::StreamExt;
+
+use crate::{
+    error::Error,
+    lake::Lake,
+    schema::TableName,
+    table::{load, load_version},
+};
+
+/// One version of a table, open for SQL.
+#[derive(Debug)]
+pub struct Pinned {
+    table: TableName,
+    delta: DeltaTable,
+}
+
+/// What a feature row contributes to training, evaluation and scoring.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredFeatures {
+    /// Partition of the record.
+    pub partition: Partition,
+    /// Offset of the record.
+    pub offset: Offset,
+    /// Append time of the record.
+    pub ingest_time: Timestamp,
+    /// Event time.
+    pub timestamp: Timestamp,
+    /// The market.
+    pub symbol: Symbol,
+    /// The detector's input.
+    pub features: FeatureVector,
+    /// Label of the event.
+    pub is_anomaly: Option<bool>,
+    /// Labelled kind of anomaly.
+    pub anomaly_type: Option<Box<str>>,
+    /// Where the event came from.
+    pub source: Source,
+}
+
+/// A row of `dead_letters`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredDeadLetter {
+    /// Partition of the record.
+    pub partition: Partition,
+    /// Offset of the record.
+    pub offset: Offset,
+    /// Append time of the record.
+    pub ingest_time: Timestamp,
+    /// Why it cannot be an event.
+    pub reason: String,
+    /// Its key, as far as it is text.
+    pub key: String,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl Lake {
+    /// The newest `limit` dead letters by append time, from `WHERE` text over the columns of `dead_letters`.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
+    pub async fn dead_letters(&self, condition: &str, limit: u32) -> Result<Vec<StoredDeadLetter>, Error> {
+        let sql = format!(
+            "SELECT partition, \"offset\", ingest_time, CAST(reason AS VARCHAR) AS reason, CAST(key AS VARCHAR) AS key, bytes \
+             FROM dead_letters WHERE {condition} ORDER BY ingest_time DESC, partition DESC, \"offset\" DESC LIMIT {limit}"
+        );
+        let mut letters = Vec::new();
+        for batch in self.pin(TableName::DeadLetters).await?.rows(&sql).await? {
+            let columns = Columns::new(&batch, TableName::DeadLetters);
+            for row in 0..batch.num_rows() {
+                letters.push(columns.dead_letter(row)?);
+            }
+        }
+        Ok(letters)
+    }
+
+    /// Pins the newest version of a table.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
+    pub async fn pin(&self, table: TableName) -> Result<Pinned, Error> {
+        Ok(Pinned { table, delta: load(self.store(), table).await? })
+    }
+
+    /// Pins a version of a table.
+    ///
+    /// # Errors
+    /// Where there is no such version.
+    pub async fn pin_version(&self, table: TableName, version: u64) -> Result<Pinned, Error> {
+        Ok(Pinned { table, delta: load_version(self.store(), table, version).await? })
+    }
+
+    /// What the tables say became of a record; `None` where they hold nothing about it, as for a heartbeat.
+    ///
+    /// # Errors
+    /// Where a table cannot be read.
+    pub async fn stored_fate(&self, partition: Partition, offset: Offset) -> Result<Option<Fate>, Error> {
+        let condition = format!("partition = {partition} AND \"offset\" = {offset}");
+        let count = async |table: TableName, more: &str| {
+            let sql = format!("SELECT count(*) FROM {} WHERE {condition}{more}", table.as_str());
+            Ok::<_, Error>(self.pin(table).await?.number(&sql).await? > 0)
+        };
+        if count(TableName::Events, "").await? {
+            return Ok(Some(Fate::Admitted));
+        }
+        if count(TableName::DeadLetters, "").await? {
+            return Ok(Some(Fate::Dead));
+        }
+        for reason in [LateReason::Late, LateReason::Duplicate] {
+            if count(TableName::LateEvents, &format!(" AND reason = '{}'", reason.as_str())).await? {
+                return Ok(Some(Fate::Late(reason)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Pinned {
+    /// The version.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.delta.version().unwrap_or_default()
+    }
+
+    /// Runs a query over this version; the table has its own name in it.
+    ///
+    /// # Errors
+    /// Where the query is wrong or a file cannot be read.
+    pub async fn query(&self, sql: &str) -> Result<SendableRecordBatchStream, Error> {
+        let failed = |e: DataFusionError| self.failed("query")(DeltaTableError::from(e));
+        let context = SessionContext::new();
+        self.delta.update_datafusion_session(&context.state()).map_err(self.failed("read"))?;
+        let provider = self.delta.table_provider().await.map_err(failed)?;
+        context.register_table(self.table.as_str(), provider).map_err(failed)?;
+        context.sql(sql).await.map_err(failed)?.execute_stream().await.map_err(failed)
+    }
+
+    /// [`Pinned::query`], all of it.
+    ///
+    /// # Errors
+    /// As [`Pinned::query`].
+    pub async fn rows(&self, sql: &str) -> Result<Vec<RecordBatch>, Error> {
+        let mut stream = self.query(sql).await?;
+        let mut batches = Vec::new();
+        while let Some(batch) = stream.next().await {
+            batches.push(batch.map_err(|e| self.failed("read")(e.into()))?);
+        }
+        Ok(batches)
+    }
+
+    /// [`Pinned::query`] as text, row by row; floats in the shortest form that reads back to the same bits, nulls empty.
+    ///
+    /// # Errors
+    /// As [`Pinned::query`].
+    pub async fn texts(&self, sql: &str) -> Result<Vec<Vec<String>>, Error> {
+        let failed = |e: ArrowError| self.failed("show")(e.into());
+        let mut texts = Vec::new();
+        for batch in self.rows(sql).await? {
+            let options = FormatOptions::default();
+            let columns = batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options));
+            let columns = columns.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+            for row in 0..batch.num_rows() {
+                texts.push(columns.iter().map(|column| column.value(row).to_string()).collect());
+            }
+        }
+        Ok(texts)
+    }
+
+    /// The one number that a query answers, 0 where it answers nothing.
+    ///
+    /// # Errors
+    /// As [`Pinned::query`].
+    pub async fn number(&self, sql: &str) -> Result<i64, Error> {
+        let batches = self.rows(sql).await?;
+        let first = batches.iter().find(|batch| batch.num_rows() > 0);
+        Ok(first.and_then(|batch| batch.column(0).as_primitive_opt::<Int64Type>()).map_or(0, |column| column.value(0)))
+    }
+
+    /// Rows in the version, from the files' statistics.
+    ///
+    /// # Errors
+    /// Where the version cannot be read.
+    pub async fn row_count(&self) -> Result<u64, Error> {
+        let count = self.number(&format!("SELECT count(*) FROM {}", self.table.as_str())).await?;
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
+
+    /// Feature rows in the order (partition, offset), from `WHERE` text over the columns of `features`.
+    ///
+    /// # Errors
+    /// As [`Pinned::query`]; also where this is not `features`.
+    pub async fn features(&self, condition: &str) -> Result<Vec<StoredFeatures>, Error> {
+        let columns = FEATURE_NAMES.join(", ");
+        let sql = format!(
+            "SELECT partition, \"offset\", ingest_time, timestamp, CAST(symbol AS VARCHAR) AS symbol, {columns}, is_anomaly, \
+             CAST(anomaly_type AS VARCHAR) AS anomaly_type, CAST(source AS VARCHAR) AS source FROM features \
+             WHERE {condition} ORDER BY partition, \"offset\""
+        );
+        let mut rows = Vec::new();
+        for batch in self.rows(&sql).await? {
+            let columns = Columns::new(&batch, self.table);
+            for row in 0..batch.num_rows() {
+                rows.push(columns.features(row)?);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The newest `limit` predictions by event time, oldest of them first.
+    ///
+    /// # Errors
+    /// As [`Pinned::query`]; also where this is not `predictions`.
+    pub async fn newest_predictions(&self, limit: usize) -> Result<Vec<Prediction>, Error> {
+        let columns = FEATURE_NAMES.join(", ");
+        let sql = format!(
+            "SELECT partition, \"offset\", ingest_time, timestamp, CAST(symbol AS VARCHAR) AS symbol, {columns}, \
+             label_is_anomaly AS is_anomaly, CAST(label_anomaly_type AS VARCHAR) AS anomaly_type, \
+             CAST(source AS VARCHAR) AS source, anomaly_score, is_anomaly AS verdict, model_version, in_sample \
+             FROM predictions ORDER BY timestamp DESC, partition DESC, \"offset\" DESC LIMIT {limit}"
+        );
+        let mut rows = Vec::new();
+        for batch in self.rows(&sql).await? {
+            let columns = Columns::new(&batch, self.table);
+            for row in 0..batch.num_rows() {
+                rows.push(columns.prediction(row)?);
+            }
+        }
+        rows.reverse();
+        Ok(rows)
+    }
+
+    /// Per symbol: predictions, anomalies among them, and the sum of their scores.
+    ///
+    /// # Errors
+    /// As [`Pinned::query`]; also where this is not `predictions`.
+    pub async fn prediction_totals(&self) -> Result<Vec<(Symbol, u64, u64, f64)>, Error> {
+        let sql = "SELECT CAST(symbol AS VARCHAR) AS symbol, count(*) AS predictions, \
+                   sum(CASE WHEN is_anomaly THEN 1 ELSE 0 END) AS anomalies, sum(anomaly_score) AS scores \
+                   FROM predictions GROUP BY symbol ORDER BY symbol";
+        let mut totals = Vec::new();
+        for batch in self.rows(sql).await? {
+            let columns = Columns::new(&batch, self.table);
+            for row in 0..batch.num_rows() {
+                let count = |name| columns.long(name, row).map(|value| u64::try_from(value).unwrap_or(0));
+                let (predictions, anomalies) = (count("predictions")?, count("anomalies")?);
+                totals.push((columns.symbol(row)?, predictions, anomalies, columns.double("scores", row)?));
+            }
+        }
+        Ok(totals)
+    }
+
+    fn failed(&self, action: &str) -> impl FnOnce(DeltaTableError) -> Error + use<> {
+        Error::delta(format!("{action} table `{}`", self.table.as_str()))
+    }
+}
+
+/// The columns of a batch by name; a column of another name or type is an error, never a panic.
+struct Columns<'a> {
+    batch: &'a RecordBatch,
+    table: TableName,
+}
+
+impl<'a> Columns<'a> {
+    const fn new(batch: &'a RecordBatch, table: TableName) -> Self {
+        Self { batch, table }
+    }
+
+    fn features(&self, row: usize) -> Result<StoredFeatures, Error> {
+        let mut features = FeatureVector::default();
+        for (value, name) in features.iter_mut().zip(FEATURE_NAMES) {
+            *value = self.double(name, row)?;
+        }
+        let source = self.text("source", row)?.unwrap_or_default();
+        Ok(StoredFeatures {
+            partition: Partition::try_from(self.long("partition", row)?).map_err(|_| self.unexpected("partition"))?,
+            offset: self.long("offset", row)?,
+            ingest_time: self.time("ingest_time", row)?,
+            timestamp: self.time("timestamp", row)?,
+            symbol: self.symbol(row)?,
+            features,
+            is_anomaly: self.flag("is_anomaly", row)?,
+            anomaly_type: self.text("anomaly_type", row)?.map(Into::into),
+            source: Source::from_name(source).ok_or_else(|| self.unexpected("source"))?,
+        })
+    }
+
+    fn prediction(&self, row: usize) -> Result<Prediction, Error> {
+        let stored = self.features(row)?;
+        Ok(Prediction {
+            partition: stored.partition,
+            offset: stored.offset,
+            ingest_time: stored.ingest_time,
+            timestamp: stored.timestamp,
+            symbol: stored.symbol,
+            features: stored.features,
+            anomaly_score: self.double("anomaly_score", row)?,
+            is_anomaly: self.flag("verdict", row)?.unwrap_or_default(),
+            model_version: self.long("model_version", row)?,
+            in_sample: self.flag("in_sample", row)?.unwrap_or_default(),
+            label_is_anomaly: stored.is_anomaly,
+            label_anomaly_type: stored.anomaly_type,
+            source: stored.source,
+        })
+    }
+
+    fn dead_letter(&self, row: usize) -> Result<StoredDeadLetter, Error> {
+        let text = |name| self.text(name, row).map(|text| text.unwrap_or_default().to_owned());
+        Ok(StoredDeadLetter {
+            partition: Partition::try_from(self.long("partition", row)?).map_err(|_| self.unexpected("partition"))?,
+            offset: self.long("offset", row)?,
+            ingest_time: self.time("ingest_time", row)?,
+            reason: text("reason")?,
+            key: text("key")?,
+            bytes: self.bytes("bytes", row)?,
+        })
+    }
+
+    fn bytes(&self, name: &'static str, row: usize) -> Result<Vec<u8>, Error> {
+        let column = self.column(name)?;
+        let view = column.as_binary_view_opt().map(|column| column.value(row).to_vec());
+        let plain = || column.as_binary_opt::<i32>().map(|column| column.value(row).to_vec());
+        view.or_else(plain).ok_or_else(|| self.unexpected(name))
+    }
+
+    fn symbol(&self, row: usize) -> Result<Symbol, Error> {
+        let text = self.text("symbol", row)?.unwrap_or_default();
+        Symbol::parse(text).map_err(|_| self.unexpected("symbol"))
+    }
+
+    fn double(&self, name: &'static str, row: usize) -> Result<f64, Error> {
+        let column = self.column(name)?.as_primitive_opt::<Float64Type>();
+        column.map(|column| column.value(row)).ok_or_else(|| self.unexpected(name))
+    }
+
+    fn long(&self, name: &'static str, row: usize) -> Result<i64, Error> {
+        let column = self.column(name)?.as_primitive_opt::<Int64Type>();
+        column.map(|column| column.value(row)).ok_or_else(|| self.unexpected(name))
+    }
+
+    fn time(&self, name: &'static str, row: usize) -> Result<Timestamp, Error> {
+        let column = self.column(name)?.as_primitive_opt::<TimestampMicrosecondType>();
+        column.map(|column| Timestamp::from_micros(column.value(row))).ok_or_else(|| self.unexpected(name))
+    }
+
+    fn flag(&self, name: &'static str, row: usize) -> Result<Option<bool>, Error> {
+        let column = self.column(name)?.as_boolean_opt().ok_or_else(|| self.unexpected(name))?;
+        Ok(column.is_valid(row).then(|| column.value(row)))
+    }
+
+    fn text(&self, name: &'static str, row: usize) -> Result<Option<&'a str>, Error> {
+        let column = self.column(name)?;
+        if column.is_null(row) {
+            return Ok(None);
+        }
+        if let Some(column) = column.as_string_opt::<i32>() {
+            return Ok(Some(column.value(row)));
+        }
+        column.as_string_view_opt().map(|column| Some(column.value(row))).ok_or_else(|| self.unexpected(name))
+    }
+
+    fn column(&self, name: &'static str) -> Result<&'a Arc<dyn Array>, Error> {
+        self.batch.column_by_name(name).ok_or_else(|| self.unexpected(name))
+    }
+
+    fn unexpected(&self, column: &'static str) -> Error {
+        Error::UnexpectedColumn { table: self.table.as_str(), column }
+    }
+}
