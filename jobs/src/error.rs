@@ -1,0 +1,98 @@
+//! Why a job ended without its result: an error of the crate below, or what the job itself found.
+
+use domain::{ErrorKind, Offset, Partition};
+
+/// Why a job could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The event log or a source.
+    #[error(transparent)]
+    Streams(#[from] streams::Error),
+
+    /// The lake, the registry or an artifact.
+    #[error(transparent)]
+    Lake(#[from] lake::Error),
+
+    /// A detector.
+    #[error(transparent)]
+    Models(#[from] models::Error),
+
+    /// The log ends before the committed progress: it is not the log that the tables were made from.
+    #[error(
+        "partition {partition} of the log ends at offset {end}, but the tables hold rows up to {next}: this is not the \
+         log that the tables were made from; restore the log, or start with another --data-dir"
+    )]
+    LogBehindLake {
+        /// The partition.
+        partition: Partition,
+        /// The end of the log.
+        end: Offset,
+        /// The committed progress.
+        next: Offset,
+    },
+
+    /// Records that the state must be rebuilt from are gone.
+    #[error(
+        "partition {partition} of the log begins at offset {first}, but the state at {next} is rebuilt from {replay}: \
+         restore the log from a backup"
+    )]
+    LogCut {
+        /// The partition.
+        partition: Partition,
+        /// The first offset left.
+        first: Offset,
+        /// Where the rebuild would start.
+        replay: Offset,
+        /// The committed progress.
+        next: Offset,
+    },
+
+    /// The last record taken in has another fate now than its table says.
+    #[error(
+        "the record at {partition}:{offset} folds to `{now}`, but the tables hold it as `{stored}`: this is not the log \
+         that the tables were made from; restore the log, or start with another --data-dir"
+    )]
+    FateChanged {
+        /// The partition.
+        partition: Partition,
+        /// The offset.
+        offset: Offset,
+        /// What the fold says.
+        now: String,
+        /// What the tables say.
+        stored: String,
+    },
+
+    /// There is nothing to work on.
+    #[error("{what}: {remedy}")]
+    Nothing {
+        /// What is missing.
+        what: String,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+
+    /// A request that cannot be met as it is.
+    #[error("{0}")]
+    Invalid(String),
+
+    /// A background task of the runtime ended without a result, because it panicked or the runtime shut down.
+    #[error("a background task ended before its work was done: start the program again")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl Error {
+    /// What to do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Streams(error) => error.kind(),
+            Self::Lake(error) => error.kind(),
+            Self::Models(error) => error.kind(),
+            Self::LogBehindLake { .. } | Self::LogCut { .. } | Self::FateChanged { .. } => ErrorKind::Corrupt,
+            Self::Nothing { .. } => ErrorKind::NotFound,
+            Self::Invalid(_) => ErrorKind::Invalid,
+            Self::Task(_) => ErrorKind::Internal,
+        }
+    }
+}

@@ -1,0 +1,553 @@
+//! What was predicted, in memory: the newest predictions and counters over all of them, for the service to show.
+//!
+//! Live predictions come from the stream job, manual ones from `POST /predict`; both are merged by arrival. Live ones
+//! are on disk as well and are restored at start, manual ones end with the process. Memory is bounded by the limits
+//! below. Nothing here reads a clock or computes under its lock: a push is a copy, statistics work on a copy.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use domain::{FEATURE_NAMES, FeatureVector, Prediction, Symbol, Timestamp};
+use models::Verdict;
+
+/// Live predictions kept.
+pub const LIVE_KEPT: usize = 10_000;
+
+/// Manual predictions kept.
+pub const MANUAL_KEPT: usize = 500;
+
+/// The newest predictions that percentiles and feature statistics describe.
+pub const DESCRIBED: usize = 10_000;
+
+/// Symbols that manual predictions can bring into the counters; anybody may ask about any symbol, so that they are
+/// bounded. Predictions for further symbols count in the totals only.
+pub const MANUAL_SYMBOLS: usize = 1_000;
+
+/// Who asked for a prediction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// The stream job.
+    Live,
+    /// A request.
+    Manual,
+}
+
+impl Origin {
+    /// Every origin, in the order of their declaration.
+    pub const ALL: [Self; 2] = [Self::Live, Self::Manual];
+
+    /// `live` or `manual`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Manual => "manual",
+        }
+    }
+}
+
+/// One prediction as it is shown.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FeedItem {
+    /// The market.
+    pub symbol: Symbol,
+    /// Event time of a live prediction, time of the request of a manual one.
+    pub timestamp: Timestamp,
+    /// What the model was shown.
+    pub features: FeatureVector,
+    /// The decision function: negative = anomaly.
+    pub anomaly_score: f64,
+    /// The verdict.
+    pub is_anomaly: bool,
+    /// Version of the model.
+    pub model_version: i64,
+    /// Who asked.
+    pub origin: Origin,
+}
+
+impl From<&Prediction> for FeedItem {
+    fn from(prediction: &Prediction) -> Self {
+        Self {
+            symbol: prediction.symbol,
+            timestamp: prediction.timestamp,
+            features: prediction.features,
+            anomaly_score: prediction.anomaly_score,
+            is_anomaly: prediction.is_anomaly,
+            model_version: prediction.model_version,
+            origin: Origin::Live,
+        }
+    }
+}
+
+/// Predictions counted, for one symbol or all.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tally {
+    /// Predictions.
+    pub count: u64,
+    /// Those that said anomaly.
+    pub anomalies: u64,
+    /// Sum of the scores.
+    pub score_sum: f64,
+}
+
+impl Tally {
+    fn count(&mut self, anomaly_score: f64, is_anomaly: bool) {
+        self.count += 1;
+        self.anomalies += u64::from(is_anomaly);
+        self.score_sum += anomaly_score;
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.count += other.count;
+        self.anomalies += other.anomalies;
+        self.score_sum += other.score_sum;
+    }
+
+    /// Share of anomalies in percent, 0 without predictions.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+    pub fn anomaly_rate(&self) -> f64 {
+        if self.count == 0 { 0.0 } else { 100.0 * self.anomalies as f64 / self.count as f64 }
+    }
+
+    /// Mean score, 0 without predictions.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]
+    pub fn average_score(&self) -> f64 {
+        if self.count == 0 { 0.0 } else { self.score_sum / self.count as f64 }
+    }
+}
+
+/// Percentiles of scores, linearly interpolated between the two nearest ranks (the definition of `numpy.percentile`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Percentiles {
+    /// Lower quartile.
+    pub p25: f64,
+    /// Median.
+    pub p50: f64,
+    /// Upper quartile.
+    pub p75: f64,
+    /// 95th percentile.
+    pub p95: f64,
+    /// 99th percentile.
+    pub p99: f64,
+}
+
+/// One feature over the described predictions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FeatureStatistics {
+    /// Mean.
+    pub mean: f64,
+    /// Sample standard deviation, 0 for one prediction.
+    pub std: f64,
+    /// Smallest value.
+    pub min: f64,
+    /// Greatest value.
+    pub max: f64,
+}
+
+/// What [`Feed::statistics`] tells.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Statistics {
+    /// All predictions.
+    pub total: Tally,
+    /// Predictions by symbol; see [`MANUAL_SYMBOLS`].
+    pub per_symbol: BTreeMap<Symbol, Tally>,
+    /// Over the newest [`DESCRIBED`]; `None` without predictions.
+    pub score_percentiles: Option<Percentiles>,
+    /// In the order of [`domain::FEATURE_NAMES`], over the newest [`DESCRIBED`]; `None` without predictions.
+    pub feature_stats: Option<[FeatureStatistics; FEATURE_NAMES.len()]>,
+}
+
+/// The predictions of this program, shared by the stream job and the service.
+#[derive(Debug, Default)]
+pub struct Feed {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    arrivals: u64,
+    live: VecDeque<Arrived>,
+    manual: VecDeque<Arrived>,
+    total: Tally,
+    per_symbol: BTreeMap<Symbol, Tally>,
+}
+
+/// The arrival number of predictions about the past; live and manual ones count from 1.
+const HISTORY: u64 = 0;
+
+#[derive(Debug)]
+struct Arrived {
+    number: u64,
+    item: FeedItem,
+}
+
+impl Feed {
+    /// A feed that has seen nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes over what the lake holds: counters over every stored prediction, and the newest of them, oldest first
+    /// (at most [`LIVE_KEPT`] are used). The newest are part of the counters and are not counted again.
+    pub fn restore(&self, counters: impl IntoIterator<Item = (Symbol, Tally)>, newest: &[Prediction]) {
+        let counters: Vec<_> = counters.into_iter().collect();
+        let mut state = self.lock();
+        state.count(counters.iter().map(|(symbol, tally)| (*symbol, tally)));
+        state.append_live(newest);
+    }
+
+    /// Appends what the stream job predicted, in its order.
+    pub fn push_live(&self, predictions: &[Prediction]) {
+        let mut batch = BTreeMap::<Symbol, Tally>::new();
+        for prediction in predictions {
+            batch.entry(prediction.symbol).or_default().count(prediction.anomaly_score, prediction.is_anomaly);
+        }
+        let mut state = self.lock();
+        state.count(batch.iter().map(|(symbol, tally)| (*symbol, tally)));
+        state.append_live(predictions);
+    }
+
+    /// Takes in predictions about the past, in any order of calls: they are counted, and shown by their event time
+    /// before all that arrived live, as far as there is room.
+    pub fn push_older(&self, predictions: &[Prediction]) {
+        let mut batch = BTreeMap::<Symbol, Tally>::new();
+        for prediction in predictions {
+            batch.entry(prediction.symbol).or_default().count(prediction.anomaly_score, prediction.is_anomaly);
+        }
+        let mut newest: Vec<_> = predictions.iter().collect();
+        newest.sort_by_key(|prediction| prediction.timestamp);
+        newest.drain(..newest.len().saturating_sub(LIVE_KEPT));
+        let mut state = self.lock();
+        state.count(batch.iter().map(|(symbol, tally)| (*symbol, tally)));
+        state.merge_history(&newest);
+    }
+
+    /// Appends the answer to one request that came at `now`.
+    pub fn push_manual(
+        &self,
+        symbol: Symbol,
+        features: FeatureVector,
+        verdict: Verdict,
+        model_version: i64,
+        now: Timestamp,
+    ) {
+        let Verdict { anomaly_score, is_anomaly, .. } = verdict;
+        let origin = Origin::Manual;
+        let item = FeedItem { symbol, timestamp: now, features, anomaly_score, is_anomaly, model_version, origin };
+        self.lock().append_manual(item);
+    }
+
+    /// The newest `limit` predictions, of one symbol or of all, oldest of them first.
+    #[must_use]
+    pub fn latest(&self, limit: usize, symbol: Option<Symbol>) -> Vec<FeedItem> {
+        let state = self.lock();
+        let wanted = |item: &&FeedItem| symbol.is_none_or(|symbol| symbol == item.symbol);
+        let mut items: Vec<_> = state.newest_first().filter(wanted).take(limit).cloned().collect();
+        drop(state);
+        items.reverse();
+        items
+    }
+
+    /// Counters over everything, percentiles and feature statistics over the newest [`DESCRIBED`].
+    ///
+    /// Takes about a millisecond where the feed is full: call it off the threads that serve.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        let state = self.lock();
+        let total = state.total;
+        let per_symbol = state.per_symbol.clone();
+        let (mut scores, vectors): (Vec<f64>, Vec<FeatureVector>) =
+            state.newest_first().take(DESCRIBED).map(|item| (item.anomaly_score, item.features)).unzip();
+        drop(state);
+        scores.sort_unstable_by(f64::total_cmp);
+        let some = !scores.is_empty();
+        Statistics {
+            total,
+            per_symbol,
+            score_percentiles: some.then(|| percentiles(&scores)),
+            feature_stats: some.then(|| std::array::from_fn(|feature| describe(&vectors, feature))),
+        }
+    }
+
+    /// A push cannot leave the state half changed in a way that matters here, so that a poisoned lock is taken over.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn count<'a>(&mut self, tallies: impl Iterator<Item = (Symbol, &'a Tally)>) {
+        for (symbol, tally) in tallies {
+            self.total.add(tally);
+            self.per_symbol.entry(symbol).or_default().add(tally);
+        }
+    }
+
+    fn append_live(&mut self, predictions: &[Prediction]) {
+        let kept = &predictions[predictions.len().saturating_sub(LIVE_KEPT)..];
+        let surplus = (self.live.len() + kept.len()).saturating_sub(LIVE_KEPT);
+        self.live.drain(..surplus);
+        for prediction in kept {
+            self.arrivals += 1;
+            self.live.push_back(Arrived { number: self.arrivals, item: prediction.into() });
+        }
+        assert!(self.live.len() <= LIVE_KEPT, "the surplus was drained");
+    }
+
+    /// Puts the past in front of what arrived live, ordered by event time; the oldest go where there is no room.
+    fn merge_history(&mut self, predictions: &[&Prediction]) {
+        let known = self.live.partition_point(|arrived| arrived.number == HISTORY);
+        let mut history: Vec<FeedItem> = self.live.drain(..known).map(|arrived| arrived.item).collect();
+        history.extend(predictions.iter().map(|prediction| FeedItem::from(*prediction)));
+        history.sort_by_key(|item| item.timestamp);
+        let room = LIVE_KEPT - self.live.len();
+        for item in history.into_iter().rev().take(room) {
+            self.live.push_front(Arrived { number: HISTORY, item });
+        }
+    }
+
+    fn append_manual(&mut self, item: FeedItem) {
+        self.total.count(item.anomaly_score, item.is_anomaly);
+        let room = self.per_symbol.len() < MANUAL_SYMBOLS;
+        if let Some(tally) = self.per_symbol.get_mut(&item.symbol) {
+            tally.count(item.anomaly_score, item.is_anomaly);
+        } else if room {
+            self.per_symbol.entry(item.symbol).or_default().count(item.anomaly_score, item.is_anomaly);
+        }
+        if self.manual.len() == MANUAL_KEPT {
+            self.manual.pop_front();
+        }
+        self.arrivals += 1;
+        self.manual.push_back(Arrived { number: self.arrivals, item });
+    }
+
+    /// Live and manual predictions merged, the newest arrival first.
+    fn newest_first(&self) -> impl Iterator<Item = &FeedItem> {
+        let mut live = self.live.iter().rev().peekable();
+        let mut manual = self.manual.iter().rev().peekable();
+        std::iter::from_fn(move || match (live.peek(), manual.peek()) {
+            (Some(a), Some(b)) if a.number < b.number => manual.next(),
+            (None, _) => manual.next(),
+            (Some(_), _) => live.next(),
+        })
+        .map(|arrived| &arrived.item)
+    }
+}
+
+fn percentiles(ascending: &[f64]) -> Percentiles {
+    let at = |percent| percentile(ascending, percent);
+    Percentiles { p25: at(25.0), p50: at(50.0), p75: at(75.0), p95: at(95.0), p99: at(99.0) }
+}
+
+/// The value below which `percent` of `ascending` (not empty) lie, linearly interpolated.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rank is between 0 and DESCRIBED"
+)]
+fn percentile(ascending: &[f64], percent: f64) -> f64 {
+    let last = ascending.len() - 1;
+    let rank = percent / 100.0 * last as f64;
+    let below = rank as usize;
+    let above = (below + 1).min(last);
+    ascending[below] + (ascending[above] - ascending[below]) * (rank - below as f64)
+}
+
+/// Statistics of one feature over `vectors` (not empty), in two passes.
+#[expect(clippy::cast_precision_loss, reason = "at most DESCRIBED values")]
+fn describe(vectors: &[FeatureVector], feature: usize) -> FeatureStatistics {
+    let values = || vectors.iter().map(|vector| vector[feature]);
+    let count = vectors.len() as f64;
+    let mean = values().sum::<f64>() / count;
+    let squares: f64 = values().map(|value| (value - mean) * (value - mean)).sum();
+    FeatureStatistics {
+        mean,
+        std: (squares / (count - 1.0).max(1.0)).sqrt(),
+        min: values().fold(f64::INFINITY, f64::min),
+        max: values().fold(f64::NEG_INFINITY, f64::max),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::Source;
+
+    use super::*;
+
+    fn symbol(text: &str) -> Symbol {
+        Symbol::parse(text).unwrap()
+    }
+
+    /// The `offset`-th live prediction; its score tells the offset.
+    fn live(offset: i64, market: &str) -> Prediction {
+        let score = f64::from(i32::try_from(offset).unwrap());
+        Prediction {
+            partition: 0,
+            offset,
+            ingest_time: Timestamp::from_seconds(offset),
+            timestamp: Timestamp::from_seconds(offset),
+            symbol: symbol(market),
+            features: [score, 0.0, 0.0, 0.0, 1.0],
+            anomaly_score: score,
+            is_anomaly: false,
+            model_version: 1,
+            in_sample: false,
+            label_is_anomaly: None,
+            label_anomaly_type: None,
+            source: Source::Simulated,
+        }
+    }
+
+    fn push_manual(feed: &Feed, market: &str, score: f64) {
+        let verdict = Verdict { anomaly_score: score, is_anomaly: score < 0.0 };
+        feed.push_manual(symbol(market), [score, 0.0, 0.0, 0.0, 1.0], verdict, 1, Timestamp::from_seconds(0));
+    }
+
+    fn scores(items: &[FeedItem]) -> Vec<f64> {
+        items.iter().map(|item| item.anomaly_score).collect()
+    }
+
+    #[test]
+    fn an_empty_feed_tells_zeros_and_nothing_else() {
+        let feed = Feed::new();
+        assert_eq!(feed.latest(100, None), []);
+        assert_eq!(feed.statistics(), Statistics::default());
+        assert_eq!((Tally::default().anomaly_rate(), Tally::default().average_score()), (0.0, 0.0));
+    }
+
+    #[test]
+    fn the_newest_come_oldest_first_and_merged_by_arrival() {
+        let feed = Feed::new();
+        feed.push_live(&[live(1, "BTC-USDT"), live(2, "ETH-USDT")]);
+        push_manual(&feed, "BTC-USDT", 3.0);
+        feed.push_live(&[live(4, "BTC-USDT")]);
+        push_manual(&feed, "ETH-USDT", 5.0);
+        assert_eq!(scores(&feed.latest(100, None)), [1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(scores(&feed.latest(2, None)), [4.0, 5.0]);
+        assert_eq!(scores(&feed.latest(2, Some(symbol("BTC-USDT")))), [3.0, 4.0]);
+        assert_eq!(feed.latest(2, Some(symbol("XRP-USDT"))), []);
+        assert_eq!(feed.latest(2, None).iter().map(|i| i.origin).collect::<Vec<_>>(), [Origin::Live, Origin::Manual]);
+    }
+
+    #[test]
+    fn many_manual_predictions_push_out_no_live_one() {
+        let feed = Feed::new();
+        feed.push_live(&[live(1, "BTC-USDT")]);
+        for number in 0..2_000_i32 {
+            push_manual(&feed, "ETH-USDT", f64::from(number));
+        }
+        let all = feed.latest(usize::MAX, None);
+        assert_eq!(all.len(), 1 + MANUAL_KEPT);
+        assert_eq!(all[0].origin, Origin::Live);
+        assert_eq!(feed.statistics().total.count, 2_001);
+    }
+
+    #[test]
+    fn a_batch_greater_than_what_is_kept_is_counted_whole() {
+        let feed = Feed::new();
+        feed.push_live(&[live(0, "BTC-USDT")]);
+        let batch: Vec<_> = (1..=25_000).map(|offset| live(offset, "BTC-USDT")).collect();
+        feed.push_live(&batch);
+        let kept = scores(&feed.latest(usize::MAX, None));
+        assert_eq!((kept.len(), kept[0], kept[LIVE_KEPT - 1]), (LIVE_KEPT, 15_001.0, 25_000.0));
+        assert_eq!(feed.statistics().total.count, 25_001);
+    }
+
+    #[test]
+    fn restored_counters_go_on_and_restored_predictions_are_not_counted_twice() {
+        let feed = Feed::new();
+        let stored = Tally { count: 70, anomalies: 1, score_sum: 7.0 };
+        feed.restore([(symbol("BTC-USDT"), stored)], &[live(1, "BTC-USDT"), live(2, "BTC-USDT")]);
+        assert_eq!(feed.statistics().total, stored);
+        assert_eq!(scores(&feed.latest(10, None)), [1.0, 2.0]);
+        feed.push_live(&[live(3, "BTC-USDT")]);
+        push_manual(&feed, "ETH-USDT", -1.0);
+        let statistics = feed.statistics();
+        assert_eq!(statistics.total, Tally { count: 72, anomalies: 2, score_sum: 9.0 });
+        assert_eq!(
+            statistics.per_symbol,
+            BTreeMap::from([
+                (symbol("BTC-USDT"), Tally { count: 71, anomalies: 1, score_sum: 10.0 }),
+                (symbol("ETH-USDT"), Tally { count: 1, anomalies: 1, score_sum: -1.0 }),
+            ])
+        );
+    }
+
+    #[test]
+    fn the_past_comes_before_what_is_live_in_order_of_its_event_time() {
+        let feed = Feed::new();
+        feed.push_live(&[live(90_000, "BTC-USDT")]);
+        push_manual(&feed, "BTC-USDT", 95_000.0);
+        let older = |offsets: std::ops::Range<i64>| offsets.map(|offset| live(offset, "ETH-USDT")).collect::<Vec<_>>();
+        feed.push_older(&older(0..30_000));
+        feed.push_older(&older(40_000..44_000));
+        feed.push_older(&older(30_000..40_000));
+        feed.push_live(&[live(91_000, "BTC-USDT")]);
+        let kept = scores(&feed.latest(usize::MAX, None));
+        assert!(kept.is_sorted_by(|a, b| a < b || (*a, *b) == (95_000.0, 91_000.0)));
+        assert_eq!((kept.len(), kept[0], kept[LIVE_KEPT]), (LIVE_KEPT + 1, 34_002.0, 91_000.0));
+        assert_eq!(feed.statistics().total.count, 44_003);
+    }
+
+    /// The expected values are those of `numpy.percentile([0, 1, 2, 3, 10], [25, 50, 75, 95, 99])`, `mean`,
+    /// `std(ddof=1)`.
+    #[test]
+    fn percentiles_and_feature_statistics_are_those_of_numpy() {
+        let feed = Feed::new();
+        feed.push_live(&[10, 0, 3, 1, 2].map(|offset| live(offset, "BTC-USDT")));
+        let statistics = feed.statistics();
+        let found = statistics.score_percentiles.unwrap();
+        for (found, expected) in
+            [(found.p25, 1.0), (found.p50, 2.0), (found.p75, 3.0), (found.p95, 8.6), (found.p99, 9.72)]
+        {
+            assert!((found - expected).abs() < 1e-12, "{found} is not {expected}");
+        }
+        let [first, .., last] = statistics.feature_stats.unwrap();
+        assert!((first.std - 3.962_322_551_231_79).abs() < 1e-12, "{first:?}");
+        assert_eq!((first.mean, first.min, first.max), (3.2, 0.0, 10.0));
+        assert_eq!(last, FeatureStatistics { mean: 1.0, std: 0.0, min: 1.0, max: 1.0 });
+    }
+
+    #[test]
+    fn one_prediction_has_no_deviation() {
+        let feed = Feed::new();
+        push_manual(&feed, "BTC-USDT", -0.5);
+        let statistics = feed.statistics();
+        assert_eq!(statistics.score_percentiles.unwrap().p99, -0.5);
+        assert_eq!(statistics.feature_stats.unwrap()[0].std, 0.0);
+        assert_eq!((statistics.total.anomaly_rate(), statistics.total.average_score()), (100.0, -0.5));
+    }
+
+    #[test]
+    fn percentiles_look_at_the_newest_ten_thousand_only() {
+        let feed = Feed::new();
+        let old: Vec<_> = (0..100).map(|_| live(1_000_000, "BTC-USDT")).collect();
+        feed.push_live(&old);
+        for number in 0..300_i32 {
+            push_manual(&feed, "BTC-USDT", f64::from(number));
+        }
+        let new: Vec<_> = (0..9_700).map(|_| live(5, "BTC-USDT")).collect();
+        feed.push_live(&new);
+        let statistics = feed.statistics();
+        assert_eq!(statistics.feature_stats.unwrap()[0].max, 299.0);
+        assert_eq!(statistics.total.count, 10_100);
+    }
+
+    #[test]
+    fn strange_symbols_cannot_grow_the_counters_without_end() {
+        let feed = Feed::new();
+        for number in 0..MANUAL_SYMBOLS + 50 {
+            push_manual(&feed, &format!("X{number}-USDT"), 0.0);
+        }
+        feed.push_live(&[live(1, "BTC-USDT")]);
+        let statistics = feed.statistics();
+        assert_eq!(statistics.per_symbol.len(), MANUAL_SYMBOLS + 1);
+        assert_eq!(statistics.total.count, u64::try_from(MANUAL_SYMBOLS).unwrap() + 51);
+    }
+}

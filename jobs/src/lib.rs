@@ -1,0 +1,29 @@
+//! What runs: one file per job, each joining the crates below it, in the order in which data flow through them.
+//!
+//! What the jobs share with the service lies in `active`, `feed`, `status` and `metrics`. Never imports the service.
+
+pub mod error;
+
+pub mod metrics;
+pub mod status;
+
+pub mod ingest;
+
+pub mod active;
+pub mod feed;
+pub mod library;
+pub mod stream;
+
+pub mod workshop;
+
+pub mod report;
+
+pub mod train;
+
+pub mod evaluate;
+
+pub mod first_model;
+pub mod maintain;
+pub mod score_history;
+
+pub use error::Error;

@@ -1,0 +1,80 @@
+//! Upkeep while the program runs: checkpoints, compaction, vacuum, and retention of the log.
+//!
+//! Each step is safe to repeat and to leave out. A step that fails is reported and tried again at the next round; it
+//! never stops ingest or commits.
+
+use std::time::Duration;
+
+use lake::{Error as LakeError, Lake, TableName};
+use streams::{EventLog, RetentionPolicy};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::error::Error;
+
+/// How often a round is made.
+const ROUND: Duration = Duration::from_mins(1);
+
+/// Rounds between two vacuums: an hour.
+const ROUNDS_PER_VACUUM: u64 = 60;
+
+/// When upkeep is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpkeepPolicy {
+    /// Commits between two checkpoints.
+    pub checkpoint_every: u64,
+    /// Commits of a table between two compactions.
+    pub compact_every: u64,
+    /// Files that no version of the last hours needs are deleted.
+    pub vacuum_retention_hours: u32,
+    /// What the log keeps.
+    pub log: RetentionPolicy,
+}
+
+/// Makes rounds until it is cancelled.
+pub async fn run(lake: &Lake, log: &dyn EventLog, policy: UpkeepPolicy, cancel: &CancellationToken) {
+    let mut compacted_at = [0; TableName::ALL.len()];
+    for number in 1_u64.. {
+        tokio::select! { () = tokio::time::sleep(ROUND) => {}, () = cancel.cancelled() => return }
+        for (table, compacted) in TableName::ALL.into_iter().zip(&mut compacted_at) {
+            if let Err(error) = tables(lake, table, policy, compacted, number.is_multiple_of(ROUNDS_PER_VACUUM)).await {
+                warn!(table = table.as_str(), %error, "upkeep left out, it will be tried again");
+            }
+        }
+        if let Err(error) = retain(lake, log, policy.log).await {
+            warn!(%error, "log retention left out, it will be tried again");
+        }
+    }
+}
+
+async fn tables(
+    lake: &Lake,
+    table: TableName,
+    policy: UpkeepPolicy,
+    compacted_at: &mut u64,
+    vacuum: bool,
+) -> Result<(), LakeError> {
+    lake.checkpoint(table, policy.checkpoint_every).await?;
+    if lake.state(table).await?.version >= *compacted_at + policy.compact_every {
+        let compacted = lake.compact(table).await?;
+        *compacted_at = compacted.version;
+        info!(table = table.as_str(), removed = compacted.removed, added = compacted.added, "compacted");
+    }
+    if vacuum {
+        let deleted = lake.vacuum(table, policy.vacuum_retention_hours).await?;
+        info!(table = table.as_str(), deleted, "vacuumed");
+    }
+    Ok(())
+}
+
+/// Lets the log forget what no rebuild needs.
+async fn retain(lake: &Lake, log: &dyn EventLog, policy: RetentionPolicy) -> Result<(), Error> {
+    for partition in 0..log.partitions() {
+        let needed = lake.progress(log.topic_id(), partition).await?.replay;
+        let retained = log.retain(partition, needed, policy).await?;
+        if retained.removed_records > 0 {
+            info!(partition, first_offset = retained.first_offset, removed = retained.removed_records, "log retention");
+        }
+    }
+    Ok(())
+}

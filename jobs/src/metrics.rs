@@ -1,0 +1,297 @@
+//! The numbers that the program counts about itself, registered once and written out in the `OpenMetrics` text form.
+//!
+//! Every series has a bounded set of labels: tables, fates and origins are fixed, a route is a template and never a
+//! path as it was asked for.
+
+use std::{fmt, fs, sync::Arc};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
+    },
+    registry::{Registry, Unit},
+};
+
+use crate::feed::Origin;
+
+/// The media type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds of the request duration buckets, in seconds.
+const REQUEST_BUCKETS: [f64; 12] = [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 1e-1, 5e-1, 2.5];
+
+/// Upper bounds of the commit duration buckets, in seconds.
+const COMMIT_BUCKETS: [f64; 10] = [5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 2.5e-1, 5e-1, 1.0, 2.5, 10.0];
+
+/// What admission decided about a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fate {
+    /// A heartbeat.
+    Control,
+    /// Not a valid record.
+    Dead,
+    /// Older than the watermark.
+    Late,
+    /// Seen before.
+    Duplicate,
+    /// Folded.
+    Admitted,
+}
+
+impl Fate {
+    /// Every fate, in the order in which they are tested.
+    pub const ALL: [Self; 5] = [Self::Control, Self::Dead, Self::Late, Self::Duplicate, Self::Admitted];
+
+    /// The name in the label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Dead => "dead",
+            Self::Late => "late",
+            Self::Duplicate => "duplicate",
+            Self::Admitted => "admitted",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FateLabel {
+    fate: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TableLabel {
+    table: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OriginLabel {
+    origin: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabel {
+    route: Arc<str>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    route: Arc<str>,
+    status: u16,
+}
+
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// Every counter of the program. Cheap to count with from any thread.
+pub struct Metrics {
+    registry: Registry,
+    events_logged: Counter,
+    records: Family<FateLabel, Counter>,
+    rows: Family<TableLabel, Counter>,
+    commits: Family<TableLabel, Counter>,
+    commit_seconds: Histograms<TableLabel>,
+    predictions: Family<OriginLabel, Counter>,
+    anomalies: Family<OriginLabel, Counter>,
+    model_version: Gauge,
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Histograms<RouteLabel>,
+    panics: Counter,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Registers every series; those with fixed labels begin at 0.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            events_logged: Counter::default(),
+            records: Family::default(),
+            rows: Family::default(),
+            commits: Family::default(),
+            commit_seconds: Family::new_with_constructor(|| Histogram::new(COMMIT_BUCKETS)),
+            predictions: Family::default(),
+            anomalies: Family::default(),
+            model_version: Gauge::default(),
+            requests: Family::default(),
+            request_seconds: Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS)),
+            panics: Counter::default(),
+        };
+        metrics.register();
+        for fate in Fate::ALL {
+            metrics.records_folded(fate, 0);
+        }
+        for origin in Origin::ALL {
+            metrics.predicted(origin, 0, 0);
+        }
+        metrics
+    }
+
+    fn register(&mut self) {
+        self.registry.register_collector(Box::new(ProcessMemory));
+        let ours = self.registry.sub_registry_with_prefix("sentinel");
+        ours.register("events_logged", "Events appended to the log by this process", self.events_logged.clone());
+        ours.register("records_folded", "Records read from the log, by their fate", self.records.clone());
+        ours.register("rows_committed", "Rows committed to a table by this process", self.rows.clone());
+        ours.register("commits", "Commits to a table by this process", self.commits.clone());
+        ours.register_with_unit("commit_duration", "Time of one commit", Unit::Seconds, self.commit_seconds.clone());
+        ours.register("predictions", "Predictions made by this process", self.predictions.clone());
+        ours.register("anomalies", "Predictions that said anomaly", self.anomalies.clone());
+        ours.register("model_version", "Version of the active model, 0 before the first", self.model_version.clone());
+        ours.register("http_requests", "Requests answered, by route template", self.requests.clone());
+        ours.register_with_unit(
+            "http_request_duration",
+            "Time from a request's head to its answer's head",
+            Unit::Seconds,
+            self.request_seconds.clone(),
+        );
+        ours.register("http_panics", "Handlers that panicked and were answered with 500", self.panics.clone());
+    }
+
+    /// Counts events appended to the log.
+    pub fn events_logged(&self, count: u64) {
+        self.events_logged.inc_by(count);
+    }
+
+    /// Counts records that met `fate`.
+    pub fn records_folded(&self, fate: Fate, count: u64) {
+        self.records.get_or_create(&FateLabel { fate: fate.as_str() }).inc_by(count);
+    }
+
+    /// Counts one commit of `rows` rows to `table` that took `seconds`.
+    pub fn committed(&self, table: &'static str, rows: u64, seconds: f64) {
+        let label = TableLabel { table };
+        self.rows.get_or_create(&label).inc_by(rows);
+        self.commits.get_or_create(&label).inc();
+        self.commit_seconds.get_or_create(&label).observe(seconds);
+    }
+
+    /// Counts `predictions`, `anomalies` of which said anomaly.
+    pub fn predicted(&self, origin: Origin, predictions: u64, anomalies: u64) {
+        let label = OriginLabel { origin: origin.as_str() };
+        self.predictions.get_or_create(&label).inc_by(predictions);
+        self.anomalies.get_or_create(&label).inc_by(anomalies);
+    }
+
+    /// Notes the version of the active model.
+    pub fn model_activated(&self, version: i64) {
+        self.model_version.set(version);
+    }
+
+    /// Counts one answered request. `route` is a template such as `/tables/:name`, never a path as asked for.
+    pub fn request_answered(&self, method: &'static str, route: &Arc<str>, status: u16, seconds: f64) {
+        let labels = RequestLabels { method, route: Arc::clone(route), status };
+        self.requests.get_or_create(&labels).inc();
+        self.request_seconds.get_or_create(&RouteLabel { route: labels.route }).observe(seconds);
+    }
+
+    /// Counts a handler that panicked.
+    pub fn handler_panicked(&self) {
+        self.panics.inc();
+    }
+
+    /// Every series as `OpenMetrics` text, see [`CONTENT_TYPE`].
+    ///
+    /// # Errors
+    /// Where formatting into memory fails, which does not happen with the series above.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::with_capacity(8 * 1024);
+        text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// Resident memory, read when asked for; absent where the system does not tell.
+#[derive(Debug)]
+struct ProcessMemory;
+
+impl Collector for ProcessMemory {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let Some(bytes) = resident_bytes() else { return Ok(()) };
+        let gauge = ConstGauge::new(bytes);
+        let name = "process_resident_memory";
+        let metric = encoder.encode_descriptor(name, "Resident memory of this process", Some(&Unit::Bytes), {
+            use prometheus_client::metrics::MetricType;
+            MetricType::Gauge
+        })?;
+        gauge.encode(metric)
+    }
+}
+
+/// Resident memory of this process in bytes; `None` on systems without `/proc`.
+///
+/// Read from `status` and not from `statm`, which counts in pages of a size that only a system call tells.
+#[must_use]
+pub fn resident_bytes() -> Option<i64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<i64>().ok()?.checked_mul(1_024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_begins_at_zero_and_ends_with_the_end_mark() {
+        let text = Metrics::new().encode().unwrap();
+        for line in [
+            "sentinel_events_logged_total 0",
+            "sentinel_records_folded_total{fate=\"late\"} 0",
+            "sentinel_predictions_total{origin=\"live\"} 0",
+            "sentinel_anomalies_total{origin=\"manual\"} 0",
+            "sentinel_model_version 0",
+            "sentinel_http_panics_total 0",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn what_was_counted_is_written() {
+        let metrics = Metrics::new();
+        metrics.events_logged(7);
+        metrics.records_folded(Fate::Admitted, 6);
+        metrics.committed("features", 6, 0.02);
+        metrics.committed("features", 4, 0.02);
+        metrics.predicted(Origin::Live, 6, 2);
+        metrics.model_activated(3);
+        metrics.request_answered("GET", &Arc::from("/health"), 200, 0.001);
+        metrics.handler_panicked();
+        let text = metrics.encode().unwrap();
+        for line in [
+            "sentinel_events_logged_total 7",
+            "sentinel_records_folded_total{fate=\"admitted\"} 6",
+            "sentinel_rows_committed_total{table=\"features\"} 10",
+            "sentinel_commits_total{table=\"features\"} 2",
+            "sentinel_commit_duration_seconds_count{table=\"features\"} 2",
+            "sentinel_predictions_total{origin=\"live\"} 6",
+            "sentinel_anomalies_total{origin=\"live\"} 2",
+            "sentinel_model_version 3",
+            "sentinel_http_requests_total{method=\"GET\",route=\"/health\",status=\"200\"} 1",
+            "sentinel_http_request_duration_seconds_count{route=\"/health\"} 1",
+            "sentinel_http_panics_total 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_process_knows_its_memory_where_the_system_tells_it() {
+        let told = fs::exists("/proc/self/status").unwrap_or(false);
+        assert_eq!(resident_bytes().is_some_and(|bytes| bytes > 100_000), told);
+    }
+}

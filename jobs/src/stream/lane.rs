@@ -1,0 +1,197 @@
+//! One partition on its way through the job: its fold, its scorer and the rows that wait for the next commit.
+
+use std::sync::Arc;
+
+use domain::{Fate, Fold, LateReason, Offset, Output, Partition, Prediction, RawRecord, Timestamp};
+use lake::{PartitionFlush, TableName, lake::next_id, rows::GapRow};
+use streams::{LogBatch, ReadItem, codec};
+
+use super::{StreamParts, announce, scorer::Scorer};
+use crate::{
+    active::ActiveModel,
+    error::Error,
+    metrics::{self, Metrics},
+};
+
+/// Records read at a time while a state is rebuilt.
+const REBUILD_RECORDS: usize = 50_000;
+
+/// Fates counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub admitted: u64,
+    pub late: u64,
+    pub duplicates: u64,
+    pub dead: u64,
+    pub control: u64,
+}
+
+impl Counts {
+    pub(super) const fn records(self) -> u64 {
+        self.admitted + self.late + self.duplicates + self.dead + self.control
+    }
+
+    pub(super) fn count_into(self, metrics: &Metrics) {
+        metrics.records_folded(metrics::Fate::Admitted, self.admitted);
+        metrics.records_folded(metrics::Fate::Late, self.late);
+        metrics.records_folded(metrics::Fate::Duplicate, self.duplicates);
+        metrics.records_folded(metrics::Fate::Dead, self.dead);
+        metrics.records_folded(metrics::Fate::Control, self.control);
+    }
+
+    const fn count(&mut self, fate: Fate) {
+        match fate {
+            Fate::Admitted => self.admitted += 1,
+            Fate::Late(LateReason::Late) => self.late += 1,
+            Fate::Late(LateReason::Duplicate) => self.duplicates += 1,
+            Fate::Dead => self.dead += 1,
+            Fate::Control => self.control += 1,
+        }
+    }
+}
+
+/// A partition's part of the job.
+pub(super) struct Lane {
+    fold: Fold,
+    scorer: Scorer,
+    pending: PartitionFlush,
+    pending_bytes: usize,
+    /// Predictions below this offset were told to the feed by an earlier run.
+    first_unpublished: Offset,
+    published: usize,
+}
+
+impl Lane {
+    /// Rebuilds the state at the committed progress by folding silently from where that has to start.
+    pub(super) async fn restore(parts: &StreamParts, partition: Partition) -> Result<Self, Error> {
+        let topic = parts.log.topic_id();
+        let progress = parts.lake.progress(topic, partition).await?;
+        let (next, replay) = (progress.next, progress.replay);
+        let end = parts.log.end_offset(partition).await?;
+        if end < next {
+            return Err(Error::LogBehindLake { partition, end, next });
+        }
+        let first = parts.log.first_offset(partition).await?;
+        if first > replay && next > 0 {
+            return Err(Error::LogCut { partition, first, replay, next });
+        }
+        announce(partition, next, replay);
+        let fold = rebuild(parts, partition, replay, next).await?;
+        let scorer = Scorer::restore(&parts.registry, &parts.models, topic, partition, next).await?;
+        let scored = parts.lake.transaction(TableName::Predictions, &next_id(topic, partition)).await?;
+        let pending = PartitionFlush { partition, start: next, next, replay, ..PartitionFlush::default() };
+        Ok(Self { fold, scorer, pending, pending_bytes: 0, first_unpublished: scored.unwrap_or(0), published: 0 })
+    }
+
+    pub(super) const fn partition(&self) -> Partition {
+        self.fold.partition()
+    }
+
+    pub(super) const fn next(&self) -> Offset {
+        self.fold.next()
+    }
+
+    pub(super) fn pending_events(&self) -> usize {
+        self.pending.output.events.len()
+    }
+
+    pub(super) const fn pending_bytes(&self) -> usize {
+        self.pending_bytes
+    }
+
+    pub(super) async fn adopt(&mut self, parts: &StreamParts, champion: &Arc<ActiveModel>) -> Result<(), Error> {
+        self.scorer.adopt(&parts.registry, champion, self.fold.next(), parts.clock.now()).await
+    }
+
+    /// Folds what was read and scores the new feature rows. Work for a blocking thread.
+    pub(super) fn fold(&mut self, items: Vec<ReadItem>, now: Timestamp) -> Counts {
+        let mut counts = Counts::default();
+        let old_rows = self.pending.output.features.len();
+        for item in items {
+            match item {
+                ReadItem::Batch(batch) => {
+                    self.pending_bytes += batch.bytes_held();
+                    fold_batch(&mut self.fold, &batch, &mut self.pending.output, |_, fate| counts.count(fate));
+                }
+                ReadItem::Gap { partition, from, to, reason } => {
+                    self.pending.gaps.push(GapRow { partition, from, to, met: now, reason });
+                    self.fold.skip_to(to);
+                }
+            }
+        }
+        self.scorer.score(&self.pending.output.features[old_rows..], &mut self.pending.predictions);
+        counts
+    }
+
+    /// Predictions that the feed has not been told about.
+    pub(super) fn unpublished(&self) -> &[Prediction] {
+        let fresh = &self.pending.predictions[self.published..];
+        &fresh[fresh.partition_point(|prediction| prediction.offset < self.first_unpublished)..]
+    }
+
+    pub(super) const fn mark_published(&mut self) {
+        self.published = self.pending.predictions.len();
+    }
+
+    /// Takes the rows to commit, `None` where the lane has not moved.
+    pub(super) fn take_pending(&mut self) -> Option<PartitionFlush> {
+        let (partition, next, replay) = (self.fold.partition(), self.fold.next(), self.fold.replay());
+        if self.pending.start == next {
+            return None;
+        }
+        self.pending_bytes = 0;
+        self.published = 0;
+        let fresh = PartitionFlush { partition, start: next, next, replay, ..PartitionFlush::default() };
+        let full = std::mem::replace(&mut self.pending, fresh);
+        Some(PartitionFlush { next, replay, ..full })
+    }
+}
+
+/// Folds from `replay` to `next` without keeping rows, and checks that the last record met the fate that is stored.
+async fn rebuild(parts: &StreamParts, partition: Partition, replay: Offset, next: Offset) -> Result<Fold, Error> {
+    let mut fold = Fold::new(partition, replay);
+    let mut last = None;
+    while fold.next() < next {
+        let wanted = usize::try_from(next - fold.next()).unwrap_or(REBUILD_RECORDS).min(REBUILD_RECORDS);
+        let items = parts.log.read(partition, fold.next(), wanted).await?;
+        (fold, last) = tokio::task::spawn_blocking(move || rebuild_from(fold, items, next)).await?;
+    }
+    if let Some((offset, now)) = last {
+        let stored = parts.lake.stored_fate(partition, offset).await?;
+        if stored != now {
+            let text = |fate: Option<Fate>| fate.map_or_else(|| "nothing".to_owned(), |fate| format!("{fate:?}"));
+            return Err(Error::FateChanged { partition, offset, now: text(now), stored: text(stored) });
+        }
+    }
+    Ok(fold)
+}
+
+/// The fold after the items below `next`, and the last record with the fate that leaves a row, if any.
+fn rebuild_from(mut fold: Fold, items: Vec<ReadItem>, next: Offset) -> (Fold, Option<(Offset, Option<Fate>)>) {
+    let mut last = None;
+    for item in items {
+        match item {
+            ReadItem::Batch(mut batch) => {
+                batch.truncate_at(next);
+                let mut silent = Output::default();
+                fold_batch(&mut fold, &batch, &mut silent, |offset, fate| {
+                    last = Some((offset, (fate != Fate::Control).then_some(fate)));
+                });
+            }
+            ReadItem::Gap { to, .. } => {
+                fold.skip_to(to.min(next));
+                last = None;
+            }
+        }
+    }
+    (fold, last)
+}
+
+fn fold_batch(fold: &mut Fold, batch: &LogBatch, out: &mut Output, mut met: impl FnMut(Offset, Fate)) {
+    for record in batch.records() {
+        let decoded = codec::decode(record.key, record.value).map_err(|error| error.to_string());
+        let raw =
+            RawRecord { offset: record.offset, append_time: record.append_time, key: record.key, value: record.value };
+        met(record.offset, fold.apply(raw, decoded, out));
+    }
+}

@@ -1,0 +1,553 @@
+//! Training: from the stored feature rows to a registered model, and to a new champion where it is wanted.
+//!
+//! The record names everything that the model depends on, so that the same version of `features`, condition and
+//! parameters give the same artifact, byte for byte. A promotion expects the champion from before the training: of two
+//! trainings at once one wins and the other says so. Rows that the model is measured on are not rows it was fitted on,
+//! wherever they carry labels.
+
+use std::fmt;
+
+use domain::{FEATURE_NAMES, Symbol, Timestamp};
+use lake::{
+    artifacts::{self, Artifact},
+    read::StoredFeatures,
+    registry::{Expected, ModelRecord, Promoted, TrainedModel, TrainingInputs, TrainingParameters},
+};
+use models::{Model, TrainParameters, TrainingSet};
+use serde::{Deserialize, Serialize};
+use tokio::task::spawn_blocking;
+use tracing::warn;
+
+use crate::{
+    active::{self, ActiveModel},
+    error::Error,
+    report::{self, Report, Stability},
+    workshop::{Chosen, Slice, Workshop, digest, judge, symbols_of},
+};
+
+/// The name of the detector in the registry.
+pub const DETECTOR: &str = "isolation-forest";
+
+/// Labelled rows are split by time: this share, the oldest, is trained on; the others are measured on.
+const TRAINING_PERCENT: usize = 80;
+
+/// What to train, from what, and what to do with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainRequest {
+    /// The least event time; the first row's where none is given.
+    pub from: Option<Timestamp>,
+    /// The event time before which all rows lie; behind the last row where none is given.
+    pub to: Option<Timestamp>,
+    /// The markets; empty for all.
+    pub symbols: Vec<Symbol>,
+    /// Parameters of the detector.
+    pub parameters: TrainParameters,
+    /// Whether the model becomes champion.
+    pub promote: bool,
+    /// Who wants it: a person or a job. Written into the promotion.
+    pub actor: String,
+    /// Why. Written into the promotion.
+    pub reason: String,
+}
+
+/// What the registry keeps about how good a model was when it was made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// On the rows that it was fitted on.
+    pub training: Report,
+    /// On the newest labelled rows, which it was not fitted on; none where no row has a label.
+    pub holdout: Option<Report>,
+    /// Against the champion of that time, on the holdout, or on the training rows where there is none.
+    pub stability: Option<Stability>,
+}
+
+/// What became of the wish for a promotion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// The model is champion.
+    Promoted,
+    /// Nobody asked for it.
+    NotAskedFor,
+    /// Another model became champion meanwhile, and stays it.
+    Overtaken {
+        /// The champion.
+        champion: Option<i64>,
+    },
+}
+
+/// What a training did.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TrainReport {
+    /// The version of the model.
+    pub version: i64,
+    /// The champion when the training began.
+    pub parent: Option<i64>,
+    /// What became of the wish for a promotion.
+    pub promotion: Outcome,
+    /// The version of `features` that was read.
+    pub delta_version: u64,
+    /// The rows that were trained on, as an SQL condition.
+    pub predicate: String,
+    /// Rows trained on.
+    pub rows: u64,
+    /// Rows left out because a feature is not finite.
+    pub rows_dropped: u64,
+    /// The markets, sorted.
+    pub symbols: Vec<String>,
+    /// Trees of the forest.
+    pub trees: u32,
+    /// Rows that each tree was grown on.
+    pub max_samples: u32,
+    /// The share of training rows called anomalies.
+    pub contamination: f64,
+    /// What the chance of the training depended on.
+    pub seed: u64,
+    /// The score below which a row is an anomaly.
+    pub threshold: f64,
+    /// SHA-256 of the artifact.
+    pub artifact_sha256: String,
+    /// Length of the artifact in bytes.
+    pub artifact_bytes: u64,
+    /// How good the model is.
+    pub metrics: Metrics,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+impl TrainReport {
+    /// Whether the model is champion.
+    #[must_use]
+    pub fn promoted(&self) -> bool {
+        self.promotion == Outcome::Promoted
+    }
+}
+
+/// Trains, measures and registers a model, and promotes it where that is wanted.
+///
+/// # Errors
+/// [`Error::Nothing`] where there are no rows or none of them says anything; [`Error::Models`] for parameters outside
+/// their limits; [`Error::Lake`] where a table, a file or the registry cannot be read or written.
+pub async fn train(workshop: &Workshop, request: &TrainRequest) -> Result<TrainReport, Error> {
+    let started = workshop.clock.now();
+    request.parameters.check()?;
+    let asked = Slice::new(request.from, request.to, &request.symbols)?;
+    let champion = workshop.registry.champion().await?;
+    let chosen = workshop.choose(&asked).await?;
+    let delta_version = chosen.delta_version;
+    let split = Split::of(chosen, &asked)?;
+    let predecessor = predecessor(workshop, champion.as_ref()).await;
+    let (parameters, folder) = (request.parameters.clone(), workshop.models_dir.clone());
+    let fitting = spawn_blocking(move || -> Result<_, Error> {
+        let fitted = Fitted::of(split, &parameters, predecessor.as_ref())?;
+        let artifact = artifacts::write(&folder, &fitted.model.to_bytes())?;
+        Ok((fitted, artifact))
+    });
+    let (fitted, artifact) = fitting.await??;
+    let inputs = fitted.inputs(delta_version);
+    let parent = champion.map(|record| record.version);
+    let record = record(&fitted, inputs, artifact, parent, workshop.clock.now())?;
+    let version = workshop.registry.register(&record).await?;
+    let promotion = promote(workshop, request, version, parent).await?;
+    let seconds = seconds_between(started, workshop.clock.now());
+    Ok(TrainReport::new(version, record, promotion, &fitted.model, fitted.metrics, seconds))
+}
+
+/// The rows of a training, split by time.
+struct Split {
+    /// What the training rows are.
+    slice: Slice,
+    training: Vec<StoredFeatures>,
+    /// Rows left out of the training rows.
+    dropped: u64,
+    holdout: Vec<StoredFeatures>,
+}
+
+impl Split {
+    /// Rows with labels are split at the event time that divides them 80 to 20, so that no instant lies on both sides;
+    /// others are all trained on.
+    fn of(chosen: Chosen, asked: &Slice) -> Result<Self, Error> {
+        let Chosen { mut rows, dropped, .. } = chosen;
+        let mut times: Vec<Timestamp> = rows.iter().map(|row| row.timestamp).collect();
+        times.sort_unstable();
+        let (Some(first), Some(last)) = (times.first().copied(), times.last().copied()) else {
+            return Err(Error::Nothing {
+                what: format!("there are no feature rows of {asked}"),
+                remedy: "wait until the stream job has written some, or widen the range and the symbols",
+            });
+        };
+        let labelled = rows.iter().any(|row| row.is_anomaly.is_some());
+        let boundary = times[times.len() * TRAINING_PERCENT / 100];
+        let to = if labelled && boundary > first { boundary } else { last.plus_micros(1) };
+        let holdout = rows.extract_if(.., |row| row.timestamp >= to).collect();
+        let slice = Slice { from: Some(asked.from.unwrap_or(first)), to: Some(to), symbols: asked.symbols.clone() };
+        let in_slice = |at: &&Timestamp| slice.from <= Some(**at) && **at < to;
+        let dropped = dropped.iter().filter(in_slice).count() as u64;
+        if !rows.iter().any(report::has_z_scores) {
+            return Err(Error::Nothing {
+                what: format!("all z-scores of the {} feature rows of {slice} are 0", rows.len()),
+                remedy: "a symbol needs more than 10 events within 60 s, and prices that move: raise the event rate",
+            });
+        }
+        Ok(Self { slice, training: rows, dropped, holdout })
+    }
+}
+
+/// A model and what was measured on the way.
+struct Fitted {
+    split: Split,
+    model: Model,
+    metrics: Metrics,
+}
+
+impl Fitted {
+    /// Fits and measures. Long and without I/O.
+    fn of(split: Split, parameters: &TrainParameters, predecessor: Option<&ActiveModel>) -> Result<Self, Error> {
+        let mut set = TrainingSet::with_capacity(split.training.len());
+        split.training.iter().for_each(|row| set.push(row.symbol, row.features));
+        let model = models::train(&set, parameters)?;
+        let on_training = judge(&model, &split.training);
+        let on_holdout = judge(&model, &split.holdout);
+        let (rows, verdicts) =
+            if split.holdout.is_empty() { (&split.training, &on_training) } else { (&split.holdout, &on_holdout) };
+        let against = |other: &ActiveModel| Stability::of(other.version, verdicts, &judge(&other.model, rows));
+        let metrics = Metrics {
+            stability: predecessor.map(against).transpose()?.flatten(),
+            training: Report::of(&split.training, &on_training)?,
+            holdout: if split.holdout.is_empty() { None } else { Some(Report::of(&split.holdout, &on_holdout)?) },
+        };
+        Ok(Self { split, model, metrics })
+    }
+
+    fn inputs(&self, delta_version: u64) -> TrainingInputs {
+        let Split { slice, training, dropped, .. } = &self.split;
+        TrainingInputs {
+            table: lake::TableName::Features.as_str().to_owned(),
+            delta_version,
+            predicate: slice.predicate(),
+            rows: training.len() as u64,
+            rows_dropped: *dropped,
+            digest: digest(training),
+            from: slice.from.unwrap_or_default(),
+            to: slice.to.unwrap_or_default(),
+            symbols: symbols_of(training),
+        }
+    }
+}
+
+/// The champion to compare with. One that cannot be loaded does not stand in the way of its successor.
+async fn predecessor(workshop: &Workshop, champion: Option<&ModelRecord>) -> Option<ActiveModel> {
+    let version = champion?.version;
+    match active::load(&workshop.registry, &workshop.models_dir, version).await {
+        Ok(model) => Some(model),
+        Err(error) => {
+            warn!(version, %error, "the champion cannot be loaded, so the new model is not compared with it");
+            None
+        }
+    }
+}
+
+fn record(
+    fitted: &Fitted,
+    inputs: TrainingInputs,
+    artifact: Artifact,
+    parent: Option<i64>,
+    created: Timestamp,
+) -> Result<TrainedModel, Error> {
+    let Fitted { model, metrics, .. } = fitted;
+    let parameters = model.parameters();
+    let metrics = serde_json::to_value(metrics)
+        .map_err(|error| Error::Invalid(format!("the metrics cannot be written as JSON: {error}")))?;
+    Ok(TrainedModel {
+        name: DETECTOR.to_owned(),
+        parent,
+        created,
+        code_version: env!("CARGO_PKG_VERSION").to_owned(),
+        inputs,
+        specification_hash: model.specification_hash().to_owned(),
+        seed: parameters.seed,
+        parameters: TrainingParameters {
+            trees: parameters.trees,
+            max_samples: parameters.max_samples,
+            contamination: parameters.contamination,
+            alert_quantile: parameters.alert_quantile,
+        },
+        metrics,
+        scaler_means: model.global_scale().means,
+        scaler_deviations: model.global_scale().deviations,
+        threshold: model.threshold(),
+        artifact,
+    })
+}
+
+async fn promote(
+    workshop: &Workshop,
+    request: &TrainRequest,
+    version: i64,
+    parent: Option<i64>,
+) -> Result<Outcome, Error> {
+    if !request.promote {
+        return Ok(Outcome::NotAskedFor);
+    }
+    let expected = parent.map_or(Expected::Nobody, Expected::Version);
+    let now = workshop.clock.now();
+    Ok(match workshop.registry.promote(version, expected, now, &request.actor, &request.reason).await? {
+        Promoted::Promoted | Promoted::AlreadyChampion => Outcome::Promoted,
+        Promoted::Conflict { current } => Outcome::Overtaken { champion: current },
+    })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a training takes far less than 2^53 us")]
+fn seconds_between(start: Timestamp, end: Timestamp) -> f64 {
+    end.micros().saturating_sub(start.micros()) as f64 / 1e6
+}
+
+impl TrainReport {
+    fn new(
+        version: i64,
+        record: TrainedModel,
+        promotion: Outcome,
+        model: &Model,
+        metrics: Metrics,
+        seconds: f64,
+    ) -> Self {
+        Self {
+            version,
+            parent: record.parent,
+            promotion,
+            delta_version: record.inputs.delta_version,
+            predicate: record.inputs.predicate,
+            rows: record.inputs.rows,
+            rows_dropped: record.inputs.rows_dropped,
+            symbols: record.inputs.symbols,
+            trees: record.parameters.trees,
+            max_samples: model.max_samples_used(),
+            contamination: record.parameters.contamination,
+            seed: record.seed,
+            threshold: record.threshold,
+            artifact_sha256: record.artifact.sha256,
+            artifact_bytes: record.artifact.bytes,
+            metrics,
+            seconds,
+        }
+    }
+}
+
+/// Text to read, each line ended.
+impl fmt::Display for TrainReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "model version {} ", self.version)?;
+        match self.promotion {
+            Outcome::Promoted => writeln!(f, "is champion")?,
+            Outcome::NotAskedFor => writeln!(f, "is registered; the champion stays as it is")?,
+            Outcome::Overtaken { champion: Some(champion) } => {
+                writeln!(f, "is registered; version {champion} became champion meanwhile and stays it")?;
+            }
+            Outcome::Overtaken { champion: None } => writeln!(f, "is registered; there is no champion")?,
+        }
+        writeln!(
+            f,
+            "{DETECTOR}: {} trees of {} rows, contamination {}, seed {}, threshold {:.6}",
+            self.trees, self.max_samples, self.contamination, self.seed, self.threshold
+        )?;
+        writeln!(f, "artifact: {} bytes, sha256 {}", self.artifact_bytes, self.artifact_sha256)?;
+        write!(f, "trained on {} rows of version {} of `features`", self.rows, self.delta_version)?;
+        writeln!(f, ", {} dropped, in {:.1} s: {}", self.rows_dropped, self.seconds, self.symbols.join(", "))?;
+        writeln!(f, "features: {}\n", FEATURE_NAMES.join(", "))?;
+        self.metrics.fmt(f)
+    }
+}
+
+/// Tables to read, each line ended.
+impl fmt::Display for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "training rows: {}", self.training)?;
+        if let Some(holdout) = &self.holdout {
+            write!(f, "\nnewest rows, not trained on: {holdout}")?;
+        }
+        self.stability.map_or(Ok(()), |stability| writeln!(f, "\n{stability}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workshop::example::{Market, START, workshop};
+    use domain::ErrorKind;
+    use lake::TableName;
+
+    fn request() -> TrainRequest {
+        TrainRequest {
+            from: None,
+            to: None,
+            symbols: Vec::new(),
+            parameters: TrainParameters { trees: 60, ..TrainParameters::default() },
+            promote: true,
+            actor: "test".to_owned(),
+            reason: "first model".to_owned(),
+        }
+    }
+
+    const fn second(seconds: i64) -> Timestamp {
+        START.plus_micros(seconds * 1_000_000)
+    }
+
+    #[tokio::test]
+    async fn labelled_rows_are_split_by_time_and_the_newer_ones_measured_on() {
+        let (_folder, workshop) = workshop().await;
+        Market::labelled().run(&workshop, 2_000).await;
+        let report = train(&workshop, &request()).await.unwrap();
+        let holdout = report.metrics.holdout.clone().unwrap();
+        assert_eq!((report.version, report.parent, report.promoted()), (1, None, true));
+        assert_eq!((report.rows, report.rows_dropped, holdout.rows), (4_800, 0, 1_200));
+        assert_eq!((report.metrics.training.last, holdout.first), (second(1_599), second(1_600)));
+        assert_eq!(report.symbols, ["BNB-USDT", "BTC-USDT", "ETH-USDT"]);
+        let labels = |report: &Report| report.labelled.as_ref().map(|labelled| labelled.rows);
+        assert_eq!((labels(&report.metrics.training), labels(&holdout)), (Some(4_800), Some(1_200)));
+    }
+
+    #[tokio::test]
+    async fn record_names_the_rows_so_that_they_are_read_again() {
+        let (_folder, workshop) = workshop().await;
+        let mut market = Market::labelled();
+        market.run(&workshop, 500).await;
+        let report = train(&workshop, &request()).await.unwrap();
+        market.run(&workshop, 100).await;
+        let champion = workshop.registry.champion().await.unwrap().unwrap();
+        let inputs = champion.model.inputs;
+        let pinned = workshop.lake.pin_version(TableName::Features, inputs.delta_version).await.unwrap();
+        for rows in [pinned.features(&inputs.predicate).await.unwrap(), {
+            // The condition holds both ends of its range, so that rows added later do not meet it.
+            workshop.lake.pin(TableName::Features).await.unwrap().features(&inputs.predicate).await.unwrap()
+        }] {
+            assert_eq!((rows.len() as u64, digest(&rows)), (inputs.rows, inputs.digest.clone()));
+        }
+        assert_eq!((inputs.from, inputs.to), (START, second(400)));
+        assert_eq!(serde_json::from_value::<Metrics>(champion.model.metrics).unwrap(), report.metrics);
+        assert_eq!(champion.model.created, workshop.clock.now());
+    }
+
+    #[tokio::test]
+    async fn rows_without_labels_are_all_trained_on() {
+        let (_folder, workshop) = workshop().await;
+        Market::unlabelled().run(&workshop, 500).await;
+        let report = train(&workshop, &request()).await.unwrap();
+        assert_eq!((report.rows, &report.metrics.holdout, &report.metrics.training.labelled), (1_500, &None, &None));
+        // The contamination is the share of training rows below the threshold.
+        assert_eq!(report.metrics.training.detected, 15);
+    }
+
+    #[tokio::test]
+    async fn same_request_gives_the_same_artifact_under_the_next_version() {
+        let (_folder, workshop) = workshop().await;
+        Market::labelled().run(&workshop, 500).await;
+        let first = train(&workshop, &request()).await.unwrap();
+        let again = train(&workshop, &request()).await.unwrap();
+        assert_eq!((again.version, again.parent, again.promoted()), (2, Some(1), true));
+        assert_eq!(again.artifact_sha256, first.artifact_sha256);
+        assert_eq!(again.metrics.stability, Some(Stability { against: 1, kolmogorov_smirnov: 0.0, agreement: 1.0 }));
+        let parameters = TrainParameters { seed: 43, ..request().parameters };
+        let other = train(&workshop, &TrainRequest { parameters, ..request() }).await.unwrap();
+        assert_ne!(other.artifact_sha256, first.artifact_sha256);
+        assert!(other.metrics.stability.unwrap().kolmogorov_smirnov > 0.0);
+    }
+
+    #[tokio::test]
+    async fn loaded_model_is_the_trained_one() {
+        let (_folder, workshop) = workshop().await;
+        Market::labelled().run(&workshop, 500).await;
+        let report = train(&workshop, &request()).await.unwrap();
+        let active = active::load(&workshop.registry, &workshop.models_dir, 1).await.unwrap();
+        assert_eq!((active.version, active.name.as_str()), (1, DETECTOR));
+        assert_eq!((active.model.threshold(), active.artifact_bytes), (report.threshold, report.artifact_bytes));
+        let rows = workshop.choose(&Slice::new(None, Some(second(400)), &[]).unwrap()).await.unwrap().rows;
+        assert_eq!(Report::of(&rows, &judge(&active.model, &rows)).unwrap(), report.metrics.training);
+    }
+
+    #[tokio::test]
+    async fn model_of_another_feature_specification_is_not_loaded() {
+        let (_folder, workshop) = workshop().await;
+        Market::labelled().run(&workshop, 200).await;
+        train(&workshop, &request()).await.unwrap();
+        let trained = workshop.registry.model(1).await.unwrap().model;
+        let other = TrainedModel { specification_hash: "another".to_owned(), ..trained };
+        let version = workshop.registry.register(&other).await.unwrap();
+        let error = active::load(&workshop.registry, &workshop.models_dir, version).await.unwrap_err();
+        assert!(matches!(error, Error::Models(models::Error::Specification { .. })), "{error}");
+    }
+
+    #[tokio::test]
+    async fn without_promotion_there_is_no_champion() {
+        let (_folder, workshop) = workshop().await;
+        Market::labelled().run(&workshop, 200).await;
+        let report = train(&workshop, &TrainRequest { promote: false, ..request() }).await.unwrap();
+        assert_eq!((report.version, report.promotion), (1, Outcome::NotAskedFor));
+        assert_eq!(workshop.registry.champion().await.unwrap(), None);
+        assert_eq!(workshop.registry.models().await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn slower_of_two_trainings_leaves_the_champion() {
+        let (_folder, workshop) = workshop().await;
+        Market::labelled().run(&workshop, 200).await;
+        train(&workshop, &request()).await.unwrap();
+        let slower = train(&workshop, &TrainRequest { promote: false, ..request() }).await.unwrap();
+        // It began when there was no champion.
+        let outcome = promote(&workshop, &request(), slower.version, None).await.unwrap();
+        assert_eq!(outcome, Outcome::Overtaken { champion: Some(1) });
+        assert_eq!(workshop.registry.champion().await.unwrap().unwrap().version, 1);
+    }
+
+    #[tokio::test]
+    async fn range_and_symbols_choose_the_rows() {
+        let (_folder, workshop) = workshop().await;
+        Market::labelled().run(&workshop, 400).await;
+        let symbols = vec![Symbol::parse("BTC-USDT").unwrap()];
+        let request = TrainRequest { from: Some(second(100)), to: Some(second(300)), symbols, ..request() };
+        let report = train(&workshop, &request).await.unwrap();
+        let Metrics { training, holdout, .. } = report.metrics;
+        assert_eq!((training.rows, training.first, training.last), (160, second(100), second(259)));
+        let holdout = holdout.unwrap();
+        assert_eq!((holdout.rows, holdout.first, holdout.last), (40, second(260), second(299)));
+        assert_eq!(report.symbols, ["BTC-USDT"]);
+    }
+
+    #[tokio::test]
+    async fn damaged_champion_does_not_stand_in_the_way_of_its_successor() {
+        let (_folder, workshop) = workshop().await;
+        Market::labelled().run(&workshop, 200).await;
+        train(&workshop, &request()).await.unwrap();
+        let artifact = workshop.registry.model(1).await.unwrap().model.artifact;
+        std::fs::write(workshop.models_dir.join(artifact.path), b"torn").unwrap();
+        let error = active::load(&workshop.registry, &workshop.models_dir, 1).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        let parameters = TrainParameters { seed: 43, ..request().parameters };
+        let report = train(&workshop, &TrainRequest { parameters, ..request() }).await.unwrap();
+        assert_eq!((report.version, report.promoted(), report.metrics.stability), (2, true, None));
+    }
+
+    #[tokio::test]
+    async fn empty_table_is_refused_and_nothing_is_registered() {
+        let (_folder, workshop) = workshop().await;
+        let error = train(&workshop, &request()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("no feature rows of all symbols"), "{error}");
+        assert_eq!(workshop.registry.models().await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn event_rate_too_low_for_z_scores_is_refused() {
+        let (_folder, workshop) = workshop().await;
+        Market::new(7, 10_000_000, true).run(&workshop, 200).await;
+        let error = train(&workshop, &request()).await.unwrap_err();
+        assert!(matches!(&error, Error::Nothing { what, .. } if what.contains("all z-scores of the 480")), "{error}");
+    }
+
+    #[tokio::test]
+    async fn parameters_outside_their_limits_are_refused() {
+        let (_folder, workshop) = workshop().await;
+        let parameters = TrainParameters { contamination: 0.7, ..TrainParameters::default() };
+        let error = train(&workshop, &TrainRequest { parameters, ..request() }).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+    }
+}
