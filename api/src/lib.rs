@@ -1,0 +1,21 @@
+//! The HTTP service: answers for clients of the original service, documents, probes and numbers for operators.
+//!
+//! Files in the order in which a request meets them. The service reads what the jobs share (`jobs::active`, `feed`,
+//! `status`, `metrics`) and scores with the active model; it never opens a log, a table or a database, never prints,
+//! and every error it answers with is an RFC 9457 problem.
+
+mod server;
+
+mod observe;
+mod problem;
+mod routes;
+
+mod answers;
+mod predict;
+mod start_page;
+
+mod error;
+
+pub use error::Error;
+pub use routes::{Service, routes};
+pub use server::{SHUTDOWN_LIMIT, serve};

@@ -1,0 +1,232 @@
+//! Errors as clients see them: RFC 9457 problem objects, `application/problem+json`.
+//!
+//! Clients of the original service read `detail`; it is always there and always a text for a person. The text of an
+//! internal failure goes to the log and never to a client.
+
+use std::{error::Error as StdError, marker::PhantomData};
+
+use poem::{
+    IntoResponse, Response,
+    error::{MethodNotAllowedError, NotFoundError, ReadBodyError, ResponseError},
+    http::{HeaderValue, StatusCode, header},
+};
+use poem_openapi::{
+    ApiResponse, Object,
+    error::ParseParamError,
+    registry::{MetaMediaType, MetaResponse, MetaResponses, Registry},
+    types::Type,
+};
+use serde::Serialize;
+use tracing::error;
+
+/// The media type of a problem.
+pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// What went wrong with a request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub struct Problem {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// What is wrong with this request and what to do about it.
+    pub detail: String,
+    /// One entry for each field that is wrong, or for each reason.
+    pub parts: Vec<ProblemPart>,
+    /// The path that was asked for.
+    pub instance: Option<String>,
+}
+
+/// What went wrong with the request (RFC 9457).
+#[derive(Serialize, Object)]
+#[oai(rename = "Problem")]
+struct ProblemObject {
+    /// Kind of the problem; `about:blank`: the status says it all.
+    #[serde(rename = "type")]
+    #[oai(rename = "type")]
+    kind: String,
+    /// The status as a phrase.
+    title: String,
+    /// The HTTP status.
+    status: u16,
+    /// What is wrong with this request and what to do about it.
+    detail: String,
+    /// The path that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<String>,
+    /// One entry for each field that is wrong, or for each reason.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<ProblemPart>>,
+}
+
+impl From<Problem> for ProblemObject {
+    fn from(problem: Problem) -> Self {
+        Self {
+            kind: "about:blank".to_owned(),
+            title: problem.status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: problem.status.as_u16(),
+            detail: problem.detail,
+            instance: problem.instance,
+            errors: (!problem.parts.is_empty()).then_some(problem.parts),
+        }
+    }
+}
+
+/// One of several things that are wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Object)]
+pub struct ProblemPart {
+    /// The field of the body, the parameter, or the part of the program.
+    pub field: String,
+    /// What is wrong with it.
+    pub detail: String,
+}
+
+impl ProblemPart {
+    /// `field` is wrong for the reason `detail`.
+    pub fn new(field: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { field: field.into(), detail: detail.into() }
+    }
+}
+
+impl Problem {
+    /// A problem with this status.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), parts: Vec::new(), instance: None }
+    }
+
+    /// A problem made of several parts; the detail names all of them.
+    pub fn of_parts(status: StatusCode, introduction: &str, parts: Vec<ProblemPart>) -> Self {
+        let told: Vec<_> = parts.iter().map(|part| format!("{} {}", part.field, part.detail)).collect();
+        Self { parts, ..Self::new(status, format!("{introduction}: {}", told.join("; "))) }
+    }
+
+    /// The problem, told of the request to `path`.
+    pub fn at(self, path: &str) -> Self {
+        Self { instance: Some(path.to_owned()), ..self }
+    }
+
+    /// What a failed handler says to the client. Failures of ours are logged here.
+    pub fn from_failure(failure: &poem::Error) -> Self {
+        if let Some(problem) = failure.downcast_ref::<Self>() {
+            return problem.clone();
+        }
+        if let Some(wrong) = failure.downcast_ref::<ParseParamError>() {
+            let part = ProblemPart::new(wrong.name, wrong.reason.clone());
+            return Self::of_parts(StatusCode::UNPROCESSABLE_ENTITY, "the query is not valid", vec![part]);
+        }
+        if failure.is::<NotFoundError>() {
+            return Self::new(StatusCode::NOT_FOUND, "there is nothing at this path; /docs lists what there is");
+        }
+        if failure.is::<MethodNotAllowedError>() {
+            let detail = "this path does not take this method; the Allow header names those it takes";
+            return Self::new(StatusCode::METHOD_NOT_ALLOWED, detail);
+        }
+        if let Some(ReadBodyError::Io(cause)) = failure.downcast_ref::<ReadBodyError>() {
+            return Self::new(StatusCode::BAD_REQUEST, format!("the body ended early: {cause}"));
+        }
+        let status = failure.status();
+        if status.is_server_error() {
+            return Self::internal(failure);
+        }
+        Self::new(status, failure.to_string())
+    }
+
+    /// A failure of ours: logged in full, told in general.
+    pub fn internal(cause: &(dyn StdError + 'static)) -> Self {
+        error!(error = cause, "a request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the request failed; the log of the service tells why")
+    }
+}
+
+impl ResponseError for Problem {
+    fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    fn as_response(&self) -> Response {
+        self.clone().into_response()
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = self.status;
+        // Texts and a number always serialise; the empty body is the answer that cannot fail.
+        let body = serde_json::to_vec(&ProblemObject::from(self)).unwrap_or_default();
+        let mut response = Response::from(body);
+        response.set_status(status);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        response
+    }
+}
+
+/// The statuses that an operation may refuse a request with, for the document.
+pub trait Refusals: Send + Sync + 'static {
+    /// Status and when it is answered.
+    const STATUSES: &'static [(u16, &'static str)];
+}
+
+/// What any operation may answer.
+const DEFECT: [(u16, &str); 1] = [(500, "The service met a defect; its log tells more.")];
+
+/// A problem that one of the operation's documented statuses belongs to.
+pub struct Refused<R>(Problem, PhantomData<R>);
+
+impl<R> From<Problem> for Refused<R> {
+    fn from(problem: Problem) -> Self {
+        Self(problem, PhantomData)
+    }
+}
+
+impl<R: Refusals> From<Refused<R>> for poem::Error {
+    fn from(refused: Refused<R>) -> Self {
+        refused.0.into()
+    }
+}
+
+impl<R: Refusals> ApiResponse for Refused<R> {
+    fn meta() -> MetaResponses {
+        let response = |(status, description): &(u16, &'static str)| MetaResponse {
+            description,
+            status: Some(*status),
+            status_range: None,
+            content: vec![MetaMediaType { content_type: PROBLEM_JSON, schema: ProblemObject::schema_ref() }],
+            headers: vec![],
+        };
+        MetaResponses { responses: R::STATUSES.iter().chain(&DEFECT).map(response).collect() }
+    }
+
+    fn register(registry: &mut Registry) {
+        ProblemObject::register(registry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_problem_of_parts_names_each_of_them() {
+        let parts = vec![ProblemPart::new("symbol", "is missing"), ProblemPart::new("z_score_price", "is text")];
+        let problem = Problem::of_parts(StatusCode::UNPROCESSABLE_ENTITY, "the body is not valid", parts.clone());
+        assert_eq!(problem.detail, "the body is not valid: symbol is missing; z_score_price is text");
+        assert_eq!((problem.status, problem.parts), (StatusCode::UNPROCESSABLE_ENTITY, parts));
+    }
+
+    #[test]
+    fn what_failed_inside_is_not_told_to_the_client() {
+        let cause = io::Error::other("secret path /var/lib/x");
+        let failure = poem::Error::new(cause, StatusCode::INTERNAL_SERVER_ERROR);
+        let problem = Problem::from_failure(&failure);
+        assert_eq!(problem.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(!problem.detail.contains("secret"));
+    }
+
+    #[test]
+    fn absent_members_are_left_out() {
+        let problem = Problem::new(StatusCode::NOT_FOUND, "nothing here");
+        let text = serde_json::to_string(&ProblemObject::from(problem)).unwrap();
+        assert_eq!(text, r#"{"type":"about:blank","title":"Not Found","status":404,"detail":"nothing here"}"#);
+    }
+}

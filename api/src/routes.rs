@@ -1,0 +1,308 @@
+//! The operations of the service and their document.
+//!
+//! Every path is an operation of the `OpenAPI` document, pages included, so that one table tells what there is and which
+//! methods it takes. Handlers read shared state and never block; what computes goes to the blocking pool.
+
+#![expect(clippy::unused_async, reason = "the OpenApi macro takes asynchronous handlers only")]
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use domain::{Clock, Symbol};
+use jobs::{
+    active::ActiveModel,
+    feed::{Feed, Origin},
+    metrics::{self, Metrics},
+    status::{Part, PartState, StatusProbe},
+};
+use poem::{Endpoint, IntoEndpoint, Response, http::StatusCode};
+use poem_openapi::{LicenseObject, OpenApi, OpenApiService, Tags, param::Query};
+use tokio::sync::watch;
+
+use crate::{
+    answers::{
+        Document, Health, Json, MediaType, ModelInfo, Passed, PredictAnswer, ShownPrediction, Stats, SystemStatus,
+    },
+    observe::{AllowedMethods, Observed},
+    predict::Question,
+    problem::{Problem, ProblemPart, Refusals, Refused},
+    start_page,
+};
+
+/// The parts without which requests cannot be answered in full. The registry belongs to [`Part::Model`].
+const NEEDED: [Part; 3] = [Part::Log, Part::Lake, Part::Model];
+
+/// What the service is made of; the program builds it.
+#[derive(Clone)]
+pub struct Service {
+    /// The active model, `None` before the first.
+    pub model: watch::Receiver<Option<Arc<ActiveModel>>>,
+    /// What was predicted.
+    pub feed: Arc<Feed>,
+    /// How the parts are.
+    pub status: Arc<dyn StatusProbe>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The present.
+    pub clock: Arc<dyn Clock>,
+    /// Whether the data are made up, which the pages say.
+    pub simulated: bool,
+}
+
+/// Every route of the service, errors included: the endpoint never fails.
+pub fn routes(service: Service) -> impl Endpoint<Output = Response> {
+    let metrics = Arc::clone(&service.metrics);
+    let allowed = AllowedMethods::of(&Operations::meta());
+    let documents = Arc::new(OnceLock::new());
+    let operations = Operations { service, documents: Arc::clone(&documents) };
+    let openapi = OpenApiService::new(operations, "Sentinel", env!("CARGO_PKG_VERSION"))
+        .description(
+            "Predictions, statistics and the state of a running Sentinel. Errors are RFC 9457 problems; their \
+             `detail` is a text for a person.",
+        )
+        .license(LicenseObject::from("Apache-2.0"));
+    documents.get_or_init(|| Documents { openapi: openapi.spec().into(), explorer: openapi.swagger_ui_html().into() });
+    Observed::new(openapi.into_endpoint(), metrics, allowed)
+}
+
+/// What is written once, at start.
+struct Documents {
+    openapi: Bytes,
+    explorer: Bytes,
+}
+
+struct Operations {
+    service: Service,
+    documents: Arc<OnceLock<Documents>>,
+}
+
+#[derive(Tags)]
+enum Chapter {
+    /// Asking the model, and what it said.
+    Predictions,
+    /// How the program is.
+    Operations,
+    /// Pages for people and machines that read about the service.
+    Documents,
+}
+
+/// Refusals of `/predict`.
+struct OfPredict;
+
+impl Refusals for OfPredict {
+    const STATUSES: &'static [(u16, &'static str)] = &[
+        (413, "The body is longer than 64 KiB."),
+        (415, "The body is not said to be JSON."),
+        (422, "The body is not JSON, or a field is missing, of another type or outside its limits."),
+        (503, "There is no model yet."),
+    ];
+}
+
+/// Refusals of operations with a query.
+struct OfQuery;
+
+impl Refusals for OfQuery {
+    const STATUSES: &'static [(u16, &'static str)] = &[(422, "A parameter is outside its limits.")];
+}
+
+/// Refusals of `/readyz`.
+struct OfReadiness;
+
+impl Refusals for OfReadiness {
+    const STATUSES: &'static [(u16, &'static str)] = &[(503, "Something that is needed is not there yet.")];
+}
+
+/// Refusals of operations that fail by a defect only.
+struct OfNothing;
+
+impl Refusals for OfNothing {
+    const STATUSES: &'static [(u16, &'static str)] = &[];
+}
+
+struct HtmlPage;
+
+impl MediaType for HtmlPage {
+    const NAME: &'static str = "text/html; charset=utf-8";
+}
+
+struct JsonText;
+
+impl MediaType for JsonText {
+    const NAME: &'static str = "application/json; charset=utf-8";
+}
+
+struct MetricsText;
+
+impl MediaType for MetricsText {
+    const NAME: &'static str = metrics::CONTENT_TYPE;
+}
+
+type Answer<T, R> = Result<T, Refused<R>>;
+
+fn default_limit() -> u16 {
+    100
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the parameter is optional, and so is its example")]
+fn example_symbol() -> Option<String> {
+    Some("BTC-USDT".to_owned())
+}
+
+impl Operations {
+    fn active(&self) -> Option<Arc<ActiveModel>> {
+        self.service.model.borrow().clone()
+    }
+
+    /// What is missing for requests to be answered in full.
+    fn missing(&self) -> Vec<ProblemPart> {
+        let offline = |part: &jobs::status::PartStatus| NEEDED.contains(&part.name) && part.state == PartState::Offline;
+        let parts = self.service.status.parts().into_iter().filter(offline);
+        let mut missing: Vec<_> = parts
+            .map(|part| ProblemPart::new(part.name.as_str(), part.details.unwrap_or_else(|| "is offline".to_owned())))
+            .collect();
+        if self.active().is_none() && missing.iter().all(|part| part.field != Part::Model.as_str()) {
+            missing.push(ProblemPart::new(Part::Model.as_str(), self.waiting()));
+        }
+        missing
+    }
+
+    /// How far the first model is, as the end of a sentence.
+    fn waiting(&self) -> String {
+        let progress = self.service.status.progress();
+        format!("is trained once {} feature rows exist, {} do", progress.rows_for_first_model, progress.feature_rows)
+    }
+}
+
+#[OpenApi]
+impl Operations {
+    /// Judge one feature vector
+    ///
+    /// Scores the vector with the active model. A negative score is an anomaly. The answer is kept in memory and shown
+    /// by `/latest-predictions` and `/stats`; it is not written to a table.
+    #[oai(path = "/predict", method = "post", operation_id = "predict", tag = "Chapter::Predictions")]
+    async fn predict(&self, question: Question) -> Answer<Json<PredictAnswer>, OfPredict> {
+        let Some(active) = self.active() else {
+            let detail = format!("no model is available yet: the first {}", self.waiting());
+            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into());
+        };
+        let Question { symbol, features } = question;
+        let verdict = active.model.verdict(symbol, &features);
+        let answer = Json::of(&PredictAnswer {
+            symbol: symbol.as_str().to_owned(),
+            anomaly_score: verdict.anomaly_score,
+            is_anomaly: verdict.is_anomaly,
+        })?;
+        self.service.metrics.predicted(Origin::Manual, 1, u64::from(verdict.is_anomaly));
+        self.service.feed.push_manual(symbol, features, verdict, active.version, self.service.clock.now());
+        Ok(answer)
+    }
+
+    /// Whether predictions can be asked for
+    ///
+    /// Answers 200 in any case; `status` is `waiting_for_model` before the first model.
+    #[oai(path = "/health", method = "get", operation_id = "health", tag = "Chapter::Operations")]
+    async fn health(&self) -> Answer<Json<Health>, OfNothing> {
+        Ok(Json::of(&Health::of(self.active().is_some()))?)
+    }
+
+    /// The newest predictions
+    ///
+    /// Live and manual ones merged by arrival: the newest `limit`, oldest of them first. Live ones are looked up among
+    /// the newest 10 000, manual ones among the newest 500.
+    #[oai(
+        path = "/latest-predictions",
+        method = "get",
+        operation_id = "latest_predictions",
+        tag = "Chapter::Predictions"
+    )]
+    async fn latest_predictions(
+        &self,
+        /// How many, at most.
+        #[oai(default = "default_limit", validator(minimum(value = "1"), maximum(value = "500")))]
+        limit: Query<u16>,
+        /// Of one market only.
+        #[oai(example = "example_symbol", validator(pattern = "^[A-Z0-9]+-[A-Z0-9]+$", max_length = 31))]
+        symbol: Query<Option<String>>,
+    ) -> Answer<Json<Vec<ShownPrediction>>, OfQuery> {
+        let symbol = symbol.0.as_deref().map(Symbol::parse).transpose().map_err(|error| {
+            let part = ProblemPart::new("symbol", format!("is wrong: {error}"));
+            Problem::of_parts(StatusCode::UNPROCESSABLE_ENTITY, "the query is not valid", vec![part])
+        })?;
+        let items = self.service.feed.latest(usize::from(limit.0), symbol);
+        Ok(Json::of(&items.iter().map(ShownPrediction::from).collect::<Vec<_>>())?)
+    }
+
+    /// The parts of the program
+    #[oai(path = "/system-status", method = "get", operation_id = "system_status", tag = "Chapter::Operations")]
+    async fn system_status(&self) -> Answer<Json<SystemStatus>, OfNothing> {
+        Ok(Json::of(&SystemStatus::of(self.service.status.parts(), self.service.clock.now()))?)
+    }
+
+    /// Counters and distributions of predictions
+    ///
+    /// Counters cover all predictions, live ones since the tables began and manual ones since the start of the
+    /// program; percentiles and feature statistics cover the newest 10 000.
+    #[oai(path = "/stats", method = "get", operation_id = "stats", tag = "Chapter::Predictions")]
+    async fn stats(&self) -> Answer<Json<Stats>, OfNothing> {
+        let feed = Arc::clone(&self.service.feed);
+        let statistics = tokio::task::spawn_blocking(move || feed.statistics()).await;
+        let statistics = statistics.map_err(|error| Problem::internal(&error))?;
+        Ok(Json::of(&Stats::from(&statistics))?)
+    }
+
+    /// The active model
+    #[oai(path = "/model-info", method = "get", operation_id = "model_info", tag = "Chapter::Predictions")]
+    async fn model_info(&self) -> Answer<Json<ModelInfo>, OfNothing> {
+        let info = self.active().as_deref().map_or_else(ModelInfo::default, ModelInfo::from);
+        Ok(Json::of(&info)?)
+    }
+
+    /// Whether the process answers
+    ///
+    /// For a supervisor that restarts what does not answer.
+    #[oai(path = "/livez", method = "get", operation_id = "livez", tag = "Chapter::Operations")]
+    async fn livez(&self) -> Answer<Json<Passed>, OfNothing> {
+        Ok(Json::of(&Passed { status: "alive".to_owned() })?)
+    }
+
+    /// Whether requests can be answered in full
+    ///
+    /// 200 once the log, the lake, the model registry and a model are there; until then 503 with the reasons.
+    #[oai(path = "/readyz", method = "get", operation_id = "readyz", tag = "Chapter::Operations")]
+    async fn readyz(&self) -> Answer<Json<Passed>, OfReadiness> {
+        let missing = self.missing();
+        if missing.is_empty() {
+            return Ok(Json::of(&Passed { status: "ready".to_owned() })?);
+        }
+        Err(Problem::of_parts(StatusCode::SERVICE_UNAVAILABLE, "not ready", missing).into())
+    }
+
+    /// The numbers that the program counts about itself
+    ///
+    /// In the `OpenMetrics` text form that Prometheus reads.
+    #[oai(path = "/metrics", method = "get", operation_id = "metrics", tag = "Chapter::Operations")]
+    async fn metrics(&self) -> Answer<Document<MetricsText>, OfNothing> {
+        let text = self.service.metrics.encode().map_err(|error| Problem::internal(&error))?;
+        Ok(Document::new(text))
+    }
+
+    /// The start page
+    #[oai(path = "/", method = "get", operation_id = "start_page", tag = "Chapter::Documents")]
+    async fn start_page(&self) -> Document<HtmlPage> {
+        let parts = self.service.status.parts();
+        let progress = self.service.status.progress();
+        Document::new(start_page::render(self.active().as_deref(), &parts, &progress, self.service.simulated))
+    }
+
+    /// The interactive documentation of this service
+    #[oai(path = "/docs", method = "get", operation_id = "docs", tag = "Chapter::Documents")]
+    async fn docs(&self) -> Document<HtmlPage> {
+        Document::new(self.documents.get().map(|documents| documents.explorer.clone()).unwrap_or_default())
+    }
+
+    /// The `OpenAPI` document of this service
+    #[oai(path = "/openapi.json", method = "get", operation_id = "openapi", tag = "Chapter::Documents")]
+    async fn openapi(&self) -> Document<JsonText> {
+        Document::new(self.documents.get().map(|documents| documents.openapi.clone()).unwrap_or_default())
+    }
+}

@@ -1,0 +1,101 @@
+//! What the service says while the first model is awaited.
+
+use jobs::status::{Part, PartState};
+use reqwest::StatusCode;
+use serde_json::json;
+
+use crate::harness::{Running, json_of, question, trained};
+
+const SPIKE: [f64; 5] = [4.5, 3.8, 1.5, 0.008, 25.0];
+
+#[tokio::test]
+async fn health_waits_and_the_process_lives() {
+    let service = Running::start(None).await;
+    let health = service.get_json("/health", StatusCode::OK).await;
+    assert_eq!(health, json!({"status": "waiting_for_model", "model_loaded": false}));
+    assert_eq!(service.get_json("/livez", StatusCode::OK).await, json!({"status": "alive"}));
+}
+
+#[tokio::test]
+async fn a_prediction_is_refused_with_503_and_how_far_the_model_is() {
+    let service = Running::start(None).await;
+    let response = service.predict(question("BTC-USDT", SPIKE).to_string()).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    let detail = "no model is available yet: the first is trained once 5000 feature rows exist, 1234 do";
+    let expected = json!({
+        "type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": detail, "instance": "/predict"
+    });
+    assert_eq!(json_of(response).await, expected);
+}
+
+#[tokio::test]
+async fn an_invalid_question_is_invalid_with_or_without_a_model() {
+    let service = Running::start(None).await;
+    assert_eq!(service.predict("{}").await.status(), StatusCode::UNPROCESSABLE_ENTITY);
+}
+
+#[tokio::test]
+async fn statistics_are_zeros_and_nulls_and_the_list_is_empty() {
+    let service = Running::start(None).await;
+    let stats = service.get_json("/stats", StatusCode::OK).await;
+    assert_eq!(
+        stats,
+        json!({
+            "total_predictions": 0, "total_anomalies": 0, "anomaly_rate": 0.0, "avg_score": 0.0, "per_symbol": {},
+            "score_percentiles": null, "feature_stats": null
+        })
+    );
+    assert_eq!(service.get_json("/latest-predictions", StatusCode::OK).await, json!([]));
+}
+
+#[tokio::test]
+async fn model_info_is_not_loaded_and_nulls() {
+    let service = Running::start(None).await;
+    let info = service.get_json("/model-info", StatusCode::OK).await;
+    let fields = info.as_object().unwrap();
+    assert_eq!(fields["loaded"], false);
+    for name in [
+        "model_type",
+        "n_estimators",
+        "contamination",
+        "max_samples",
+        "feature_names",
+        "scaler_means",
+        "scaler_stds",
+        "model_file_size_kb",
+        "model_file_modified",
+    ] {
+        assert!(fields[name].is_null(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_service_is_not_ready_for_reasons_that_it_names() {
+    let service = Running::start(None).await;
+    service.part_is(Part::Log, PartState::Offline, "opening");
+    service.part_is(Part::Scheduler, PartState::Offline, "not started here");
+    let problem = service.get_json("/readyz", StatusCode::SERVICE_UNAVAILABLE).await;
+    assert_eq!(
+        problem["errors"],
+        json!([
+            {"field": "Log", "detail": "opening"},
+            {"field": "Model", "detail": "is trained once 5000 feature rows exist, 1234 do"}
+        ])
+    );
+    service.part_is(Part::Log, PartState::Online, "");
+    service.part_is(Part::Model, PartState::Offline, "the registry does not open");
+    let problem = service.get_json("/readyz", StatusCode::SERVICE_UNAVAILABLE).await;
+    assert_eq!(problem["errors"], json!([{"field": "Model", "detail": "the registry does not open"}]));
+}
+
+#[tokio::test]
+async fn the_start_page_says_how_far_the_model_is_until_it_is_there() {
+    let service = Running::start(None).await;
+    let page = service.get_text("/").await;
+    assert!(page.contains("1234 of 5000 feature rows") && page.contains("http-equiv=\"refresh\""));
+    assert!(page.contains(">SIMULATED<"));
+    service.model.send_replace(Some(std::sync::Arc::new(trained(1))));
+    let page = service.get_text("/").await;
+    assert!(page.contains("200 trees of 256 rows") && !page.contains("http-equiv=\"refresh\""));
+}

@@ -1,0 +1,85 @@
+//! The document of the service is pinned: a change of the interface shows as a change of `openapi.json`.
+
+use std::{collections::BTreeSet, env, fs, path::Path};
+
+use reqwest::StatusCode;
+use serde_json::Value;
+
+use crate::harness::Running;
+
+/// Set to 1, it writes the document instead of comparing it.
+const BLESS: &str = "SENTINEL_BLESS";
+
+#[tokio::test]
+async fn the_openapi_document_is_the_one_that_is_checked_in() {
+    let service = Running::start(None).await;
+    let document = service.get_text("/openapi.json").await + "\n";
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi.json");
+    if env::var_os(BLESS).is_some_and(|value| value == "1") {
+        fs::write(&path, &document).unwrap();
+    }
+    let pinned = fs::read_to_string(&path).unwrap_or_default();
+    assert!(document == pinned, "api/openapi.json differs: run the test with {BLESS}=1 and look at the difference");
+}
+
+#[tokio::test]
+async fn every_operation_has_an_id_a_summary_and_described_answers() {
+    let service = Running::start(None).await;
+    let document = service.get_json("/openapi.json", StatusCode::OK).await;
+    let mut ids = BTreeSet::new();
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        for operation in operations.as_object().unwrap().values() {
+            assert!(ids.insert(operation["operationId"].as_str().unwrap().to_owned()), "{path}");
+            assert!(!operation["summary"].as_str().unwrap().is_empty(), "{path}");
+            for answer in operation["responses"].as_object().unwrap().values() {
+                assert!(!answer["description"].as_str().unwrap().is_empty(), "{path}");
+            }
+        }
+    }
+    assert_eq!(ids.len(), 12);
+}
+
+#[tokio::test]
+async fn every_documented_get_answers_with_its_documented_type() {
+    let service = Running::start(None).await;
+    let document = service.get_json("/openapi.json", StatusCode::OK).await;
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let Value::Object(answers) = &operations["get"]["responses"] else { continue };
+        let response = service.get(path).await;
+        let answer = &answers[response.status().as_str()];
+        let media_type = response.headers()["content-type"].to_str().unwrap();
+        assert!(answer["content"].as_object().unwrap().contains_key(media_type), "{path} answered {media_type}");
+    }
+}
+
+#[tokio::test]
+async fn the_limits_of_the_document_are_the_limits_of_the_service() {
+    let service = Running::start(None).await;
+    let document = service.get_json("/openapi.json", StatusCode::OK).await;
+    let request = &document["components"]["schemas"]["PredictRequest"];
+    assert_eq!(request["required"].as_array().unwrap().len(), 6);
+    for name in ["z_score_price", "z_score_log_return", "z_score_volume"] {
+        assert_eq!(
+            (&request["properties"][name]["minimum"], &request["properties"][name]["maximum"]),
+            (&Value::from(-100.0), &Value::from(100.0))
+        );
+    }
+    for name in ["rolling_price_std", "rolling_volume_std"] {
+        assert_eq!(request["properties"][name]["minimum"], 0.0);
+    }
+    let limit = &document["paths"]["/latest-predictions"]["get"]["parameters"][0];
+    assert_eq!(limit["name"], "limit");
+    assert_eq!(
+        (&limit["schema"]["minimum"], &limit["schema"]["maximum"], &limit["schema"]["default"]),
+        (&Value::from(1.0), &Value::from(500.0), &Value::from(100))
+    );
+}
+
+#[tokio::test]
+async fn the_documentation_page_needs_no_other_host() {
+    let service = Running::start(None).await;
+    let page = service.get_text("/docs").await;
+    assert!(page.contains("SwaggerUIBundle(") && page.contains("latest_predictions"));
+    let head = page.split("<script").next().unwrap();
+    assert!(!page.contains("<script src") && !page.contains("<link rel=\"stylesheet\"") && !head.contains("@import"));
+}

@@ -1,0 +1,182 @@
+//! A service on a free port of this machine, and the handles to what it shares.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use api::Service;
+use domain::{Clock, FeatureVector, Prediction, Source, Symbol, Timestamp};
+use jobs::{
+    active::ActiveModel,
+    feed::Feed,
+    metrics::Metrics,
+    status::{Part, PartState, PartStatus, Progress, StatusProbe},
+};
+use models::{TrainParameters, TrainingSet};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
+use rand_distr::{Distribution, StandardNormal};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::{
+    net::TcpListener,
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
+
+/// When everything in these tests happens: 2024-03-09T16:00:00Z.
+pub const NOW: i64 = 1_710_000_000;
+
+/// A running service.
+pub struct Running {
+    pub address: SocketAddr,
+    pub model: watch::Sender<Option<Arc<ActiveModel>>>,
+    pub feed: Arc<Feed>,
+    pub metrics: Arc<Metrics>,
+    pub probe: Arc<FixedProbe>,
+    pub ended: JoinHandle<Result<(), api::Error>>,
+    client: Client,
+    stop: oneshot::Sender<()>,
+}
+
+/// A probe that says what the test wrote down.
+pub struct FixedProbe(pub Mutex<Vec<PartStatus>>);
+
+impl StatusProbe for FixedProbe {
+    fn parts(&self) -> Vec<PartStatus> {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn progress(&self) -> Progress {
+        let message = "folding the log".to_owned();
+        Progress { events_logged: 1_300, feature_rows: 1_234, rows_for_first_model: 5_000, message }
+    }
+}
+
+struct FixedClock;
+
+impl Clock for FixedClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_seconds(NOW)
+    }
+}
+
+impl Running {
+    /// Starts a service with this model.
+    pub async fn start(active: Option<ActiveModel>) -> Self {
+        let (model, receiver) = watch::channel(active.map(Arc::new));
+        let online = |name| PartStatus { name, state: PartState::Online, response_time_ms: 0.25, details: None };
+        let probe = Arc::new(FixedProbe(Mutex::new(Part::ALL.map(online).to_vec())));
+        let (feed, metrics) = (Arc::new(Feed::new()), Arc::new(Metrics::new()));
+        let service = Service {
+            model: receiver,
+            feed: Arc::clone(&feed),
+            status: Arc::clone(&probe) as Arc<dyn StatusProbe>,
+            metrics: Arc::clone(&metrics),
+            clock: Arc::new(FixedClock),
+            simulated: true,
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let ended = tokio::spawn(api::serve(listener, service, async move {
+            let _ = stopped.await;
+        }));
+        Self { address, model, feed, metrics, probe, ended, client: Client::new(), stop }
+    }
+
+    /// A request to be finished by the test.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.address))
+    }
+
+    /// The answer to `GET path`.
+    pub async fn get(&self, path: &str) -> Response {
+        self.request(Method::GET, path).send().await.unwrap()
+    }
+
+    /// The JSON body of `GET path`, which must be answered with `status`.
+    pub async fn get_json(&self, path: &str, status: StatusCode) -> Value {
+        let response = self.get(path).await;
+        assert_eq!(response.status(), status, "GET {path}");
+        json_of(response).await
+    }
+
+    /// The text of `GET path`, which must be answered with 200.
+    pub async fn get_text(&self, path: &str) -> String {
+        let response = self.get(path).await;
+        assert_eq!(response.status(), StatusCode::OK, "GET {path}");
+        response.text().await.unwrap()
+    }
+
+    /// The answer to `POST /predict` with this body as JSON.
+    pub async fn predict(&self, body: impl Into<String>) -> Response {
+        let request = self.request(Method::POST, "/predict").header("content-type", "application/json");
+        request.body(body.into()).send().await.unwrap()
+    }
+
+    /// Says that a part is in this state.
+    pub fn part_is(&self, name: Part, state: PartState, details: &str) {
+        let mut parts = self.probe.0.lock().unwrap();
+        let part = parts.iter_mut().find(|part| part.name == name).unwrap();
+        part.state = state;
+        part.details = Some(details.to_owned());
+    }
+
+    /// Asks the service to end.
+    pub fn stop(self) -> JoinHandle<Result<(), api::Error>> {
+        self.stop.send(()).unwrap();
+        self.ended
+    }
+}
+
+/// The body of a response as JSON.
+pub async fn json_of(response: Response) -> Value {
+    serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
+}
+
+/// A model trained on 2 000 rows of normal noise.
+pub fn trained(version: i64) -> ActiveModel {
+    let mut chance = ChaCha8Rng::seed_from_u64(7);
+    let mut set = TrainingSet::new();
+    for _ in 0..2_000 {
+        let mut draw = || -> f64 { StandardNormal.sample(&mut chance) };
+        set.push(symbol("BTC-USDT"), [draw(), draw(), draw(), draw().abs() * 0.002, draw().abs() * 10.0]);
+    }
+    let model = models::train(&set, &TrainParameters::default()).unwrap();
+    let created = Timestamp::from_seconds(NOW);
+    ActiveModel { version, name: "sentinel".to_owned(), created, artifact_bytes: 422_400, model }
+}
+
+/// The symbol of this text.
+pub fn symbol(text: &str) -> Symbol {
+    Symbol::parse(text).unwrap()
+}
+
+/// The body of a request to judge `features`.
+pub fn question(market: &str, features: FeatureVector) -> Value {
+    let mut body = json!({ "symbol": market });
+    for (name, value) in domain::FEATURE_NAMES.into_iter().zip(features) {
+        body[name] = value.into();
+    }
+    body
+}
+
+/// A live prediction with this score.
+pub fn live(offset: i64, market: &str, anomaly_score: f64) -> Prediction {
+    Prediction {
+        partition: 0,
+        offset,
+        ingest_time: Timestamp::from_seconds(NOW),
+        timestamp: Timestamp::from_seconds(NOW + offset),
+        symbol: symbol(market),
+        features: [0.4, -0.2, 1.1, 0.002, 9.8],
+        anomaly_score,
+        is_anomaly: anomaly_score < 0.0,
+        model_version: 1,
+        in_sample: false,
+        label_is_anomaly: None,
+        label_anomaly_type: None,
+        source: Source::Simulated,
+    }
+}

@@ -1,0 +1,187 @@
+//! The original endpoints, answered by a trained model.
+
+use std::sync::Arc;
+
+use domain::FEATURE_NAMES;
+use jobs::{
+    feed::Tally,
+    status::{Part, PartState},
+};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::harness::{Running, json_of, live, question, symbol, trained};
+
+const SPIKE: [f64; 5] = [4.5, 3.8, 1.5, 0.008, 25.0];
+
+#[tokio::test]
+async fn a_prediction_is_the_verdict_of_the_model_to_the_bit() {
+    let expected = trained(1).model.verdict(symbol("BTC-USDT"), &SPIKE);
+    let service = Running::start(Some(trained(1))).await;
+    let response = service.predict(question("BTC-USDT", SPIKE).to_string()).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["content-type"], "application/json");
+    let answer = json_of(response).await;
+    assert_eq!(
+        answer,
+        json!({"symbol": "BTC-USDT", "anomaly_score": expected.anomaly_score, "is_anomaly": expected.is_anomaly})
+    );
+    assert!(expected.is_anomaly, "the spike is far outside the training data");
+}
+
+#[tokio::test]
+async fn a_market_that_the_model_has_not_seen_is_judged_too() {
+    let expected = trained(1).model.verdict(symbol("NEW-COIN"), &SPIKE);
+    let service = Running::start(Some(trained(1))).await;
+    let answer = json_of(service.predict(question("NEW-COIN", SPIKE).to_string()).await).await;
+    assert_eq!(answer["anomaly_score"], expected.anomaly_score);
+}
+
+#[tokio::test]
+async fn a_body_without_a_media_type_is_taken_as_json() {
+    let service = Running::start(Some(trained(1))).await;
+    let request = service.request(reqwest::Method::POST, "/predict").body(question("BTC-USDT", SPIKE).to_string());
+    assert_eq!(request.send().await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_latest_predictions_hold_live_and_manual_ones_in_order_of_arrival() {
+    let service = Running::start(Some(trained(3))).await;
+    service.feed.push_live(&[live(1, "BTC-USDT", 0.5), live(2, "ETH-USDT", -0.25)]);
+    let verdict = json_of(service.predict(question("BTC-USDT", SPIKE).to_string()).await).await;
+    let shown = service.get_json("/latest-predictions", StatusCode::OK).await;
+    assert_eq!(shown.as_array().unwrap().len(), 3);
+    assert_eq!(
+        shown[1],
+        json!({
+            "symbol": "ETH-USDT", "z_score_price": 0.4, "z_score_log_return": -0.2, "z_score_volume": 1.1,
+            "rolling_price_std": 0.002, "rolling_volume_std": 9.8, "anomaly_score": -0.25, "is_anomaly": true,
+            "timestamp": "2024-03-09T16:00:02+00:00", "model_version": 1, "origin": "live"
+        })
+    );
+    assert_eq!(
+        shown[2],
+        json!({
+            "symbol": "BTC-USDT", "z_score_price": 4.5, "z_score_log_return": 3.8, "z_score_volume": 1.5,
+            "rolling_price_std": 0.008, "rolling_volume_std": 25.0, "anomaly_score": verdict["anomaly_score"],
+            "is_anomaly": verdict["is_anomaly"], "timestamp": "2024-03-09T16:00:00+00:00", "model_version": 3,
+            "origin": "manual"
+        })
+    );
+}
+
+#[tokio::test]
+async fn limit_and_symbol_choose_among_the_latest_predictions() {
+    let service = Running::start(None).await;
+    let predictions: Vec<_> = (0..600_i32)
+        .map(|number| live(i64::from(number), if number % 3 == 0 { "BTC-USDT" } else { "ETH-USDT" }, f64::from(number)))
+        .collect();
+    service.feed.push_live(&predictions);
+    let scores = async |query: &str| -> Vec<f64> {
+        let shown = service.get_json(&format!("/latest-predictions{query}"), StatusCode::OK).await;
+        shown.as_array().unwrap().iter().map(|item| item["anomaly_score"].as_f64().unwrap()).collect()
+    };
+    assert_eq!(scores("?limit=2").await, [598.0, 599.0]);
+    assert_eq!(scores("?limit=2&symbol=BTC-USDT").await, [594.0, 597.0]);
+    assert_eq!(scores("?symbol=XRP-USDT").await, [0.0; 0]);
+    assert_eq!(scores("").await.len(), 100);
+    assert_eq!(scores("?limit=500").await.len(), 500);
+    assert_eq!(scores("?limit=1").await, [599.0]);
+}
+
+#[tokio::test]
+async fn statistics_count_everything_and_describe_the_newest() {
+    let service = Running::start(None).await;
+    let stored = Tally { count: 196, anomalies: 2, score_sum: 196.0 };
+    service.feed.restore([(symbol("ETH-USDT"), stored)], &[]);
+    let scores = [0.0, 1.0, 2.0, -1.0];
+    service.feed.push_live(&scores.map(|score| live(1, "BTC-USDT", score)));
+    let stats = service.get_json("/stats", StatusCode::OK).await;
+    assert_eq!((&stats["total_predictions"], &stats["total_anomalies"]), (&json!(200), &json!(3)));
+    assert_eq!((&stats["anomaly_rate"], &stats["avg_score"]), (&json!(1.5), &json!(0.99)));
+    assert_eq!(
+        stats["per_symbol"],
+        json!({
+            "BTC-USDT": {"count": 4, "anomalies": 1, "anomaly_rate": 25.0, "avg_score": 0.5},
+            "ETH-USDT": {"count": 196, "anomalies": 2, "anomaly_rate": 200.0 / 196.0, "avg_score": 1.0}
+        })
+    );
+    let percentiles = stats["score_percentiles"].as_object().unwrap();
+    assert_eq!(
+        (&percentiles["p25"], &percentiles["p50"], &percentiles["p75"]),
+        (&json!(-0.25), &json!(0.5), &json!(1.25))
+    );
+    assert!(percentiles.contains_key("p95") && percentiles.contains_key("p99"));
+    let features = stats["feature_stats"].as_object().unwrap();
+    assert!(FEATURE_NAMES.iter().all(|name| features.contains_key(*name)) && features.len() == FEATURE_NAMES.len());
+    assert_eq!(features["rolling_volume_std"]["min"], 9.8);
+    assert_eq!(features["rolling_volume_std"]["max"], 9.8);
+}
+
+#[tokio::test]
+async fn model_info_tells_the_active_model_and_follows_a_promotion() {
+    let active = trained(1);
+    let scale = active.model.global_scale().clone();
+    let service = Running::start(Some(active)).await;
+    let expected = |version: i64| {
+        json!({
+            "loaded": true, "model_type": "IsolationForest", "n_estimators": 200, "contamination": 0.01,
+            "max_samples": "auto", "feature_names": FEATURE_NAMES, "scaler_means": scale.means,
+            "scaler_stds": scale.deviations, "model_file_size_kb": 412.5,
+            "model_file_modified": "2024-03-09T16:00:00+00:00", "model_name": "sentinel", "model_version": version
+        })
+    };
+    assert_eq!(service.get_json("/model-info", StatusCode::OK).await, expected(1));
+    service.model.send_replace(Some(Arc::new(trained(2))));
+    assert_eq!(service.get_json("/model-info", StatusCode::OK).await, expected(2));
+}
+
+#[tokio::test]
+async fn the_system_status_lists_every_part() {
+    let service = Running::start(None).await;
+    service.part_is(Part::Stream, PartState::Degraded, "3 s behind");
+    let status = service.get_json("/system-status", StatusCode::OK).await;
+    assert_eq!(status["timestamp"], "2024-03-09T16:00:00+00:00");
+    let names: Vec<_> = status["services"].as_array().unwrap().iter().map(|part| &part["name"]).collect();
+    assert_eq!(names, ["API", "Log", "Stream", "Lake", "Scheduler", "Model"]);
+    assert_eq!(
+        status["services"][2],
+        json!({"name": "Stream", "status": "degraded", "response_time_ms": 0.25, "details": "3 s behind"})
+    );
+    assert_eq!(status["services"][0]["details"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_service_with_everything_is_healthy_and_ready() {
+    let service = Running::start(Some(trained(1))).await;
+    let health = service.get_json("/health", StatusCode::OK).await;
+    assert_eq!(health, json!({"status": "ok", "model_loaded": true}));
+    service.part_is(Part::Stream, PartState::Offline, "runs elsewhere");
+    service.part_is(Part::Lake, PartState::Degraded, "slow");
+    assert_eq!(service.get_json("/readyz", StatusCode::OK).await, json!({"status": "ready"}));
+}
+
+#[tokio::test]
+async fn what_was_answered_is_counted_by_route_template() {
+    let service = Running::start(Some(trained(1))).await;
+    service.predict(question("BTC-USDT", SPIKE).to_string()).await;
+    service.predict("{}").await;
+    service.get("/latest-predictions?limit=3").await;
+    service.get("/no/such/path").await;
+    let response = service.get("/metrics").await;
+    assert_eq!(response.headers()["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    let text = response.text().await.unwrap();
+    for line in [
+        "sentinel_http_requests_total{method=\"POST\",route=\"/predict\",status=\"200\"} 1",
+        "sentinel_http_requests_total{method=\"POST\",route=\"/predict\",status=\"422\"} 1",
+        "sentinel_http_requests_total{method=\"GET\",route=\"/latest-predictions\",status=\"200\"} 1",
+        "sentinel_http_requests_total{method=\"GET\",route=\"unmatched\",status=\"404\"} 1",
+        "sentinel_http_request_duration_seconds_count{route=\"/predict\"} 2",
+        "sentinel_predictions_total{origin=\"manual\"} 1",
+        "sentinel_anomalies_total{origin=\"manual\"} 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+    }
+    assert!(text.ends_with("# EOF\n"));
+    assert_eq!(service.metrics.encode().unwrap().matches("route=\"/metrics\",status=\"200\"} 1").count(), 1);
+}
