@@ -1,0 +1,32 @@
+//! The system's clock: the only place that asks the system what time it is.
+//!
+//! Everything else takes a [`domain::Clock`], so that every run can be repeated.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use domain::{Clock, Timestamp};
+
+/// The wall clock of this machine, UTC.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that everything else is given")]
+    fn now(&self) -> Timestamp {
+        // A clock set before 1970 reads as 1970: whatever needs a real date refuses that one.
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_micros(i64::try_from(since_epoch.as_micros()).unwrap_or(i64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_is_past_the_day_this_was_written_and_does_not_run_backwards() {
+        let first = SystemClock.now();
+        assert!(first > Timestamp::from_seconds(1_700_000_000), "{first}");
+        assert!(SystemClock.now() >= first);
+    }
+}

@@ -1,0 +1,70 @@
+//! One file per subcommand. A command opens what it needs, does one thing, prints the answer on standard output.
+
+pub mod config;
+mod dead_letters;
+mod doctor;
+mod evaluate;
+mod ingest;
+mod model;
+mod serve;
+mod stream;
+mod table;
+mod train;
+mod up;
+
+use domain::ErrorKind;
+
+use crate::{
+    Outcome,
+    cli::Command,
+    config::{Origins, Settings},
+    progress::Progress,
+};
+
+/// Runs a command.
+pub async fn run(
+    command: &Command,
+    settings: &Settings,
+    origins: &Origins,
+    progress: &Progress,
+) -> anyhow::Result<Outcome> {
+    match command {
+        Command::Up(args) => up::run(args, settings, progress).await,
+        Command::Ingest(command) => ingest::run(command, settings, progress).await,
+        Command::Stream(args) => stream::run(args, settings).await,
+        Command::Serve(_) => serve::run(settings).await,
+        Command::Train(args) => train::run(args, settings).await,
+        Command::Evaluate(args) => evaluate::run(args, settings).await,
+        Command::Model(command) => model::run(command, settings).await,
+        Command::Table(command) => table::run(command, settings).await,
+        Command::DeadLetters(command) => dead_letters::run(command, settings).await,
+        Command::Doctor(args) => doctor::run(args, settings).await,
+        Command::Config(args) => config::run(args, settings, origins),
+    }
+}
+
+/// What an error asks for, as the crate that it came from says.
+pub fn kind(error: &anyhow::Error) -> Option<ErrorKind> {
+    error.chain().find_map(|cause| {
+        let jobs = cause.downcast_ref::<jobs::Error>().map(jobs::Error::kind);
+        let lake = cause.downcast_ref::<lake::Error>().map(lake::Error::kind);
+        let streams = cause.downcast_ref::<streams::Error>().map(streams::Error::kind);
+        let models = cause.downcast_ref::<models::Error>().map(models::Error::kind);
+        let locks = cause.downcast_ref::<crate::locks::LockError>().map(crate::locks::LockError::kind);
+        let config = cause.downcast_ref::<crate::config::ConfigError>().map(crate::config::ConfigError::kind);
+        let logging = cause.downcast_ref::<crate::logging::LoggingError>().map(crate::logging::LoggingError::kind);
+        let refused = cause.downcast_ref::<Refused>().map(|_| ErrorKind::Invalid);
+        let unavailable = cause.downcast_ref::<Unavailable>().map(|_| ErrorKind::Unavailable);
+        jobs.or(lake).or(streams).or(models).or(locks).or(config).or(logging).or(refused).or(unavailable)
+    })
+}
+
+/// A request that the caller must change.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub String);
+
+/// Something outside that may be there later.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub String);

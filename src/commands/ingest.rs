@@ -1,0 +1,134 @@
+//! `sentinel ingest`: moves events from a source into the log, and nothing else.
+
+use std::{
+    fmt::Write,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
+
+use jobs::ingest::{self, IngestReport};
+
+use crate::{
+    Outcome,
+    app::App,
+    cli::{IngestCommand, IngestFileArgs, IngestSimulatedArgs},
+    config::Settings,
+    output,
+    progress::{Progress, Task},
+    settings_to_parts,
+};
+
+/// Runs `ingest file` or `ingest simulated`.
+pub async fn run(command: &IngestCommand, settings: &Settings, progress: &Progress) -> anyhow::Result<Outcome> {
+    let app = App::open(settings).await?;
+    let report = match command {
+        IngestCommand::File(args) => files(&app, args, settings, progress).await,
+        IngestCommand::Simulated(args) => simulated(&app, args, settings, progress).await,
+    }?;
+    output::line(&describe(&report))?;
+    app.close().await;
+    Ok(Outcome::Fine)
+}
+
+async fn files(
+    app: &App,
+    args: &IngestFileArgs,
+    settings: &Settings,
+    progress: &Progress,
+) -> anyhow::Result<IngestReport> {
+    let shown = FileProgress::new(progress);
+    let tell = |path: &Path, read, total| shown.tell(path, read, total);
+    let speed = settings.source.speed();
+    let report = ingest::files(&app.ingest_parts(), &args.paths, speed, args.is_final, &app.cancel, &tell).await?;
+    shown.finish();
+    Ok(report)
+}
+
+async fn simulated(
+    app: &App,
+    args: &IngestSimulatedArgs,
+    settings: &Settings,
+    progress: &Progress,
+) -> anyhow::Result<IngestReport> {
+    let market = settings_to_parts::market(&settings.source, &args.simulated, app.clock.now());
+    let run = settings_to_parts::simulated_run(&settings.source, &args.simulated);
+    let shown = CatchUp::new(progress);
+    let tell = |done, total| shown.tell(done, total);
+    Ok(ingest::simulated(&app.ingest_parts(), market, run, &app.cancel, &tell, || shown.finish()).await?)
+}
+
+/// A report as a sentence.
+pub fn describe(report: &IngestReport) -> String {
+    let mut text = format!("{} records appended", report.records);
+    for (count, what) in [
+        (report.files_known, "files were ingested before"),
+        (report.skipped, "frames of other streams skipped"),
+        (report.undecoded, "lines could not be read; `sentinel dead-letters list` shows them once they are folded"),
+    ] {
+        if count > 0 {
+            // Writing to a string does not fail.
+            let _ = write!(text, "; {count} {what}");
+        }
+    }
+    text
+}
+
+/// The bar of a simulated market that makes up for the time before now.
+pub struct CatchUp<'a> {
+    progress: &'a Progress,
+    task: Mutex<Option<Task>>,
+}
+
+impl<'a> CatchUp<'a> {
+    /// Nothing is behind yet.
+    pub const fn new(progress: &'a Progress) -> Self {
+        Self { progress, task: Mutex::new(None) }
+    }
+
+    /// `done` of `total` events are in the log.
+    pub fn tell(&self, done: u64, total: u64) {
+        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        task.get_or_insert_with(|| self.progress.counted("simulated history", "events", total)).set(done);
+    }
+
+    /// Event time has reached the clock.
+    pub fn finish(&self) {
+        if let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            task.finish();
+        }
+    }
+}
+
+/// One bar per file, the next after the one before has ended.
+pub struct FileProgress<'a> {
+    progress: &'a Progress,
+    current: Mutex<Option<(String, Task)>>,
+}
+
+impl<'a> FileProgress<'a> {
+    /// No file yet.
+    pub const fn new(progress: &'a Progress) -> Self {
+        Self { progress, current: Mutex::new(None) }
+    }
+
+    /// `read` of `total` bytes of a file are in the log.
+    pub fn tell(&self, path: &Path, read: u64, total: u64) {
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.as_ref().is_none_or(|(shown, _)| *shown != name)
+            && let Some((_, done)) = current.replace((name.clone(), self.progress.counted(&name, "bytes", total)))
+        {
+            done.finish();
+        }
+        if let Some((_, task)) = current.as_ref() {
+            task.set(read);
+        }
+    }
+
+    /// The last file has ended.
+    pub fn finish(self) {
+        if let Some((_, task)) = self.current.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            task.finish();
+        }
+    }
+}

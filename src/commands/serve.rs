@@ -1,0 +1,65 @@
+//! `sentinel serve`: the HTTP service alone, over what other processes write.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::Context;
+use api::Service;
+use domain::Kind;
+use jobs::first_model;
+use streams::EventLog;
+use tokio::net::TcpListener;
+
+use crate::{
+    Outcome,
+    app::App,
+    commands::Unavailable,
+    config::{Settings, SourceKind},
+    locks::{Role, RoleLock},
+    status::ProgramStatus,
+};
+
+/// Serves until it is told to stop.
+pub async fn run(settings: &Settings) -> anyhow::Result<Outcome> {
+    let _lock = RoleLock::acquire(&settings.data.dir, Role::Http)?;
+    let listener = bind(settings.http.bind).await?;
+    let app = App::open(settings).await?;
+    app.restore_feed().await?;
+    let status = ProgramStatus::new(&app, settings.model.first_model_rows, false);
+    let service = service(&app, settings, status).await?;
+    tracing::info!("serving http://{}", listener.local_addr()?);
+    let cancel = app.cancel.clone();
+    let follow = first_model::follow_champion(&app.models, &app.champion, &app.cancel);
+    let serve = api::serve(listener, service, async move { cancel.cancelled().await });
+    let (served, ()) = tokio::join!(serve, follow);
+    served.context("the HTTP service ended")?;
+    app.close().await;
+    Ok(Outcome::Fine)
+}
+
+/// Opens the address, or says who has it.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let text =
+            format!("cannot serve at {address} ({error}): stop what uses it, or name another address with --bind");
+        Unavailable(text).into()
+    })
+}
+
+/// The service over the opened parts.
+pub async fn service(app: &App, settings: &Settings, status: ProgramStatus) -> anyhow::Result<Service> {
+    let mut simulated = settings.source.kind == SourceKind::Simulated;
+    for symbol in &settings.source.symbols {
+        // What the log holds is truer than what the settings intend.
+        if let Some(kind) = app.log.kind_of(*symbol).await? {
+            simulated = kind == Kind::Simulated;
+        }
+    }
+    Ok(Service {
+        model: app.champion.subscribe(),
+        feed: app.feed.clone(),
+        status: Arc::new(status),
+        metrics: app.metrics.clone(),
+        clock: app.clock.clone(),
+        simulated,
+    })
+}

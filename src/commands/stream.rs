@@ -1,0 +1,70 @@
+//! `sentinel stream`: folds the log into the tables.
+
+use std::fmt::Write;
+
+use domain::Partition;
+use jobs::{
+    first_model,
+    stream::{self, StreamReport, Until},
+};
+
+use crate::{
+    Outcome,
+    app::App,
+    cli::StreamArgs,
+    commands::Refused,
+    config::Settings,
+    locks::{Role, RoleLock},
+    output, settings_to_parts,
+};
+
+/// Runs the stream job until the end of the log or until it is told to stop.
+pub async fn run(args: &StreamArgs, settings: &Settings) -> anyhow::Result<Outcome> {
+    let partitions = partitions(args, settings.log.partitions)?;
+    let _locks = lock(settings, &partitions)?;
+    let app = App::open(settings).await?;
+    let until = if args.once { Until::EndOfLog } else { Until::Cancelled };
+    let policy = settings_to_parts::flush_policy(&settings.stream);
+    let job = stream::run(app.stream_parts(), &partitions, policy, until, app.cancel.clone());
+    let ended = tokio_util::sync::CancellationToken::new();
+    let follow = first_model::follow_champion(&app.models, &app.champion, &ended);
+    let report =
+        tokio::select! { report = job => report?, () = follow => unreachable!("followed until it is cancelled") };
+    app.history().score(&partitions, &app.cancel).await?;
+    output::line(&describe(&report))?;
+    app.close().await;
+    Ok(Outcome::Fine)
+}
+
+/// Takes the roles of partitions, all or none.
+pub fn lock(settings: &Settings, partitions: &[Partition]) -> anyhow::Result<Vec<RoleLock>> {
+    let lock = |partition: &Partition| RoleLock::acquire(&settings.data.dir, Role::Stream(*partition));
+    Ok(partitions.iter().map(lock).collect::<Result<_, _>>()?)
+}
+
+/// A report as a sentence; late events name the door that takes them.
+pub fn describe(report: &StreamReport) -> String {
+    let mut text = format!("{} records folded, {} events admitted", report.records, report.admitted);
+    for (count, what) in [
+        (report.predictions, "scored"),
+        (report.duplicates, "came twice"),
+        (report.dead, "are dead letters, see `sentinel dead-letters list`"),
+        (report.late, "came too late and wait in `late_events`; a backfill is the door for older events"),
+    ] {
+        if count > 0 {
+            // Writing to a string does not fail.
+            let _ = write!(text, "; {count} {what}");
+        }
+    }
+    text
+}
+
+fn partitions(args: &StreamArgs, count: u32) -> anyhow::Result<Vec<Partition>> {
+    let Some(list) = &args.partitions else { return Ok((0..count).collect()) };
+    if let Some(beyond) = list.as_slice().iter().find(|partition| **partition >= count) {
+        return Err(
+            Refused(format!("the topic has {count} partitions, 0 to {}: there is no {beyond}", count - 1)).into()
+        );
+    }
+    Ok(list.as_slice().to_vec())
+}

@@ -1,0 +1,137 @@
+//! `sentinel up`: source, log, stream job, first model, upkeep and service in one process.
+//!
+//! Every part runs as a task of its own under one cancellation: a signal, or the failure of any part, cancels the
+//! rest, and each flushes before it returns. A source that has ended leaves everything else running.
+
+use std::path::Path;
+
+use anyhow::Context;
+use domain::Partition;
+use jobs::{
+    first_model, ingest, maintain,
+    stream::{self, StreamReport, Until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{
+    Outcome,
+    app::App,
+    cli::UpArgs,
+    commands::{
+        ingest::{CatchUp, FileProgress, describe},
+        serve, stream as stream_command,
+    },
+    config::{Settings, SourceKind},
+    locks::{Role, RoleLock},
+    progress::Progress,
+    settings_to_parts,
+    status::ProgramStatus,
+};
+
+/// Runs everything until it is told to stop.
+pub async fn run(args: &UpArgs, settings: &Settings, progress: &Progress) -> anyhow::Result<Outcome> {
+    let partitions: Vec<Partition> = (0..settings.log.partitions).collect();
+    let _http = RoleLock::acquire(&settings.data.dir, Role::Http)?;
+    let _stream = stream_command::lock(settings, &partitions)?;
+    let listener = serve::bind(settings.http.bind).await?;
+    let app = App::open(settings).await?;
+    app.restore_feed().await?;
+    let status = ProgramStatus::new(&app, settings.model.first_model_rows, true);
+    let service = serve::service(&app, settings, status).await?;
+    info!(data = %settings.data.dir.display(), "serving http://{}", listener.local_addr()?);
+    let cancelled = app.cancel.clone();
+    let up = Up { app: &app, settings, partitions: &partitions, progress, caught_up: CancellationToken::new() };
+    // Every part is waited for, whichever failed: the others still flush.
+    let (source, folded, trained, followed, kept_up, served) = tokio::join!(
+        up.ending("the source", up.source(args)),
+        up.ending("the stream job", up.stream()),
+        up.ending("training", up.first_model()),
+        up.ending("the model registry", up.follow_champion()),
+        up.ending("upkeep", up.upkeep()),
+        up.ending("the HTTP service", async {
+            Ok(api::serve(listener, service, async move { cancelled.cancelled().await }).await?)
+        }),
+    );
+    for ended in [source, trained, followed, kept_up, served] {
+        ended?;
+    }
+    info!("{}", stream_command::describe(&folded?));
+    app.close().await;
+    Ok(Outcome::Fine)
+}
+
+struct Up<'a> {
+    app: &'a App,
+    settings: &'a Settings,
+    partitions: &'a [Partition],
+    progress: &'a Progress,
+    /// Set once the first model may be trained.
+    caught_up: CancellationToken,
+}
+
+impl Up<'_> {
+    /// Lets the failure of a part end the others, which flush, before it is reported.
+    async fn ending<T>(&self, part: &'static str, run: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        let ended = run.await;
+        if ended.is_err() {
+            self.app.cancel.cancel();
+        }
+        ended.with_context(|| format!("{part} ended"))
+    }
+
+    async fn source(&self, args: &UpArgs) -> anyhow::Result<()> {
+        let (app, source) = (self.app, &self.settings.source);
+        let parts = app.ingest_parts();
+        let report = match source.kind {
+            SourceKind::Simulated => {
+                let market = settings_to_parts::market(source, &args.simulated, app.clock.now());
+                let run = settings_to_parts::simulated_run(source, &args.simulated);
+                let shown = CatchUp::new(self.progress);
+                let tell = |done, total| shown.tell(done, total);
+                let caught_up = || {
+                    shown.finish();
+                    self.caught_up.cancel();
+                };
+                ingest::simulated(&parts, market, run, &app.cancel, &tell, caught_up).await?
+            }
+            SourceKind::File => {
+                self.caught_up.cancel();
+                let shown = FileProgress::new(self.progress);
+                let tell = |path: &Path, read, total| shown.tell(path, read, total);
+                let report = ingest::files(&parts, &source.paths, source.speed(), false, &app.cancel, &tell).await?;
+                shown.finish();
+                report
+            }
+        };
+        info!("the source has ended: {}", describe(&report));
+        Ok(())
+    }
+
+    async fn stream(&self) -> anyhow::Result<StreamReport> {
+        let policy = settings_to_parts::flush_policy(&self.settings.stream);
+        let parts = self.app.stream_parts();
+        Ok(stream::run(parts, self.partitions, policy, Until::Cancelled, self.app.cancel.clone()).await?)
+    }
+
+    async fn first_model(&self) -> anyhow::Result<()> {
+        let (app, model) = (self.app, &self.settings.model);
+        let parameters = settings_to_parts::train_parameters(model);
+        let workshop = app.workshop();
+        let (ready, state) = (&self.caught_up, app.first_model.as_ref());
+        first_model::run(&workshop, parameters, model.first_model_rows, ready, state, &app.cancel).await?;
+        app.history().score_when_assigned(self.partitions, &app.cancel).await?;
+        Ok(())
+    }
+
+    async fn follow_champion(&self) -> anyhow::Result<()> {
+        first_model::follow_champion(&self.app.models, &self.app.champion, &self.app.cancel).await;
+        Ok(())
+    }
+
+    async fn upkeep(&self) -> anyhow::Result<()> {
+        let policy = settings_to_parts::upkeep(self.settings);
+        maintain::run(&self.app.lake, self.app.log.as_ref(), policy, &self.app.cancel).await;
+        Ok(())
+    }
+}

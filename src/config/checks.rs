@@ -1,0 +1,144 @@
+//! What a value must be beyond its type, and what settings must be together.
+
+use std::collections::HashSet;
+
+use domain::{
+    Symbol,
+    fold::MIN_EVENTS,
+    panes::{PANE_MICROS, WINDOW_PANES},
+    time::MICROS,
+};
+
+use super::{
+    ConfigError, Settings, SourceKind, Speed,
+    fields::{Field, Given},
+    layers::{Assignment, Origins},
+};
+use crate::{
+    cli::{Command, UpArgs},
+    logging,
+};
+
+/// The most simulated markets.
+const MAX_SYMBOLS: usize = 1_000;
+
+/// The shortest time between two simulated events of a symbol, in seconds.
+const MIN_EVENT_FREQUENCY_SECONDS: f64 = 0.001;
+
+/// The longest time between two events of a symbol at which enough of them precede an event in its window, wherever
+/// its time lies in its pane: the panes before its own hold them all.
+#[expect(clippy::cast_precision_loss, reason = "small constants")]
+pub const MAX_EVENT_FREQUENCY_SECONDS: f64 =
+    ((WINDOW_PANES - 1) * PANE_MICROS) as f64 / MICROS as f64 / MIN_EVENTS as f64;
+
+/// The name of a topic.
+pub fn topic(name: &str) -> Result<(), String> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if (1..=64).contains(&name.len()) && name.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err("use 1 to 64 small letters, digits and hyphens, such as \"crypto-market\"".to_owned())
+}
+
+/// Simulated markets.
+pub fn symbols(symbols: &[Symbol]) -> Result<(), String> {
+    if !(1..=MAX_SYMBOLS).contains(&symbols.len()) {
+        return Err(format!("name 1 to {MAX_SYMBOLS} symbols"));
+    }
+    let mut seen = HashSet::new();
+    match symbols.iter().find(|symbol| !seen.insert(**symbol)) {
+        Some(twice) => Err(format!("name {twice} once")),
+        None => Ok(()),
+    }
+}
+
+/// Seconds between two events of a symbol.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "every check takes its value by reference")]
+pub fn event_frequency(seconds: &f64) -> Result<(), String> {
+    if *seconds > MAX_EVENT_FREQUENCY_SECONDS {
+        return Err(format!(
+            "too few events: z-scores need {MIN_EVENTS} events in the {WINDOW_PANES} s before each; use at most \
+             {MAX_EVENT_FREQUENCY_SECONDS} seconds between two events of a symbol"
+        ));
+    }
+    if *seconds < MIN_EVENT_FREQUENCY_SECONDS {
+        return Err(format!("use a value from {MIN_EVENT_FREQUENCY_SECONDS} to {MAX_EVENT_FREQUENCY_SECONDS}"));
+    }
+    Ok(())
+}
+
+/// A pace.
+pub fn speed(speed: &Speed) -> Result<(), String> {
+    match speed {
+        Speed::Times(times) if !(0.0..=1e6).contains(times) => {
+            Err("use a value from 0 (as fast as possible) to 1000000, or \"auto\"".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A share of rows.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "every check takes its value by reference")]
+pub fn share(share: &f64) -> Result<(), String> {
+    if *share > 0.0 && *share <= 0.5 { Ok(()) } else { Err("use a value above 0 and at most 0.5".to_owned()) }
+}
+
+/// A level of the program's log.
+pub fn level(level: &str) -> Result<(), String> {
+    logging::filter(level).map(|_| ())
+}
+
+/// What settings must be together.
+///
+/// # Errors
+/// [`ConfigError::Value`] about one of them, naming the other.
+pub fn settings(settings: &Settings, origins: &Origins) -> Result<(), ConfigError> {
+    let refused = |key: &str, given: &dyn Fn() -> toml::Value, remedy: String| {
+        let assignment = Assignment { key: key.to_owned(), given: Given::Toml(given()), origin: origins.of(key) };
+        Err(assignment.refused(remedy))
+    };
+    let (model, http) = (&settings.model, &settings.http);
+    if model.alert_quantile > model.contamination {
+        let remedy =
+            format!("an alert is rarer than an anomaly: use at most model.contamination = {}", model.contamination);
+        return refused("model.alert_quantile", &|| model.alert_quantile.show(), remedy);
+    }
+    if !http.bind.ip().is_loopback() && !http.allow_remote {
+        let remedy = format!(
+            "others can reach this address and there are no API keys yet: use 127.0.0.1:{}, or set http.allow_remote = \
+             true to let everybody in",
+            http.bind.port()
+        );
+        return refused("http.bind", &|| http.bind.show(), remedy);
+    }
+    Ok(())
+}
+
+/// What a command must be together with the settings.
+///
+/// # Errors
+/// [`ConfigError::Usage`].
+pub fn command(settings: &Settings, command: &Command) -> Result<(), ConfigError> {
+    let mistake = match command {
+        Command::Up(up) => up_mistake(settings, up),
+        _ => None,
+    };
+    mistake.map_or(Ok(()), |sentence| Err(ConfigError::Usage(sentence)))
+}
+
+fn up_mistake(settings: &Settings, up: &UpArgs) -> Option<String> {
+    match settings.source.kind {
+        SourceKind::Simulated if !up.paths.is_empty() => {
+            Some("files are read with `sentinel up --source file PATHS`: add `--source file`".to_owned())
+        }
+        SourceKind::File if settings.source.paths.is_empty() => {
+            Some("no file to read: name at least one, as in `sentinel up --source file trades.jsonl.gz`".to_owned())
+        }
+        SourceKind::File => {
+            let hours = up.warm_start_hours.map(|_| "--warm-start-hours");
+            let flag = up.simulated.first_given().or(hours)?;
+            Some(format!("{flag} is for the simulated market, and files are read whole: leave it out"))
+        }
+        SourceKind::Simulated => None,
+    }
+}

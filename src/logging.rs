@@ -1,0 +1,174 @@
+//! The program's log: one line per happening on standard error, as text or as JSON.
+//!
+//! Standard output belongs to the answers of commands. Set up once, by `main`; nothing else names a subscriber.
+
+use domain::ErrorKind;
+use tracing::Subscriber;
+use tracing_subscriber::{
+    EnvFilter,
+    filter::LevelFilter,
+    fmt::{MakeWriter, format::FmtSpan},
+};
+
+use crate::{
+    config::{LogFormat, LoggingSettings},
+    progress::Progress,
+};
+
+/// The crates that are Sentinel: a bare level is meant for them.
+const OWN_CRATES: [&str; 7] = ["sentinel", "domain", "models", "streams", "lake", "jobs", "api"];
+
+/// Why the log cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// The level is neither a level nor a list of directives.
+    #[error("{0}")]
+    Level(String),
+    /// Something set up a log before.
+    #[error("a log was set up before: set it up once, in main")]
+    SetUpTwice(#[source] tracing::subscriber::SetGlobalDefaultError),
+}
+
+impl LoggingError {
+    /// What to do about it.
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Level(_) => ErrorKind::Invalid,
+            Self::SetUpTwice(_) => ErrorKind::Internal,
+        }
+    }
+}
+
+/// Starts logging to standard error for the whole process; lines stand above the bars of `progress`.
+///
+/// # Errors
+/// [`LoggingError::Level`] for a level that cannot be read, [`LoggingError::SetUpTwice`] the second time.
+pub fn init(settings: &LoggingSettings, progress: &Progress) -> Result<(), LoggingError> {
+    let subscriber = subscriber(settings, progress.writer(), progress.has_bars())?;
+    tracing::subscriber::set_global_default(subscriber).map_err(LoggingError::SetUpTwice)
+}
+
+/// The filter for `level`: one of `off`, `error`, `warn`, `info`, `debug`, `trace`, meant for Sentinel's own crates
+/// (others speak from `warn` on), or directives such as `warn,lake=debug` taken as they are.
+///
+/// # Errors
+/// A sentence saying which directive cannot be read. A bare word that is no level is refused, although the filter's
+/// own syntax would take it as the name of a module: more often it is a level misspelt.
+pub fn filter(level: &str) -> Result<EnvFilter, String> {
+    if let Some(level) = bare_level(level) {
+        let others = level.min(LevelFilter::WARN);
+        let own = OWN_CRATES.map(|name| format!("{name}={level}")).join(",");
+        return parse_directives(&format!("{others},{own}"));
+    }
+    parse_directives(level)
+}
+
+/// A level by its name; the parser's own numbers and its reading of nothing as `error` are left out.
+fn bare_level(text: &str) -> Option<LevelFilter> {
+    text.trim().parse().ok().filter(|_| text.trim().bytes().any(|byte| byte.is_ascii_alphabetic()))
+}
+
+fn parse_directives(text: &str) -> Result<EnvFilter, String> {
+    for directive in text.split(',').map(str::trim) {
+        if !directive.contains('=') && bare_level(directive).is_none() {
+            return Err(format!(
+                "`{directive}` is not a level: use off, error, warn, info, debug or trace, or directives such as \
+                 warn,lake=debug"
+            ));
+        }
+    }
+    EnvFilter::builder().parse(text).map_err(|error| format!("`{text}` is not a list of directives: {error}"))
+}
+
+fn subscriber<W>(
+    settings: &LoggingSettings,
+    writer: W,
+    is_terminal: bool,
+) -> Result<Box<dyn Subscriber + Send + Sync>, LoggingError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = filter(&settings.level).map_err(LoggingError::Level)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_span_events(FmtSpan::NONE).with_writer(writer);
+    Ok(match settings.format {
+        LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
+        // On a terminal the library decides, so that NO_COLOR is respected.
+        LogFormat::Text if is_terminal => Box::new(builder.finish()),
+        LogFormat::Text => Box::new(builder.with_ansi(false).finish()),
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use rstest::rstest;
+    use std::{
+        io::{self, Write},
+        sync::{Arc, Mutex},
+    };
+
+    #[rstest]
+    #[case("info", &["own info", "own warn", "other warn"])]
+    #[case("WARN", &["own warn", "other warn"])]
+    #[case("debug", &["own debug", "own info", "own warn", "other warn"])]
+    #[case("off", &[])]
+    #[case("error,lake=debug", &["own debug", "own info", "own warn"])]
+    #[case("info,lake=off", &["other info", "other warn"])]
+    fn a_level_is_meant_for_our_own_crates_and_directives_are_taken_as_they_are(
+        #[case] level: &str,
+        #[case] expected: &[&str],
+    ) {
+        let settings = LoggingSettings { level: level.to_owned(), format: LogFormat::Text };
+        let text = logged(&settings, || {
+            tracing::debug!(target: "lake::tables", "own debug");
+            tracing::info!(target: "lake::tables", "own info");
+            tracing::warn!(target: "lake::tables", "own warn");
+            tracing::info!(target: "somebody::else", "other info");
+            tracing::warn!(target: "somebody::else", "other warn");
+        });
+        let messages: Vec<&str> = text.lines().filter_map(|line| line.split_once(": ").map(|(_, said)| said)).collect();
+        assert_eq!(messages, expected, "{text}");
+    }
+
+    #[test]
+    fn a_json_line_is_one_object_with_the_fields_beside_the_message() {
+        let settings = LoggingSettings { level: "info".to_owned(), format: LogFormat::Json };
+        let text = logged(&settings, || tracing::info!(target: "lake", rows = 3, "appended features"));
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["message"], "appended features");
+        assert_eq!(line["rows"], 3);
+        assert_eq!(line["level"], "INFO");
+    }
+
+    #[rstest]
+    #[case("inof")]
+    #[case("")]
+    #[case("warn,debgu")]
+    #[case("lake=loud")]
+    fn a_misspelt_level_is_refused(#[case] level: &str) {
+        let sentence = filter(level).unwrap_err();
+        assert!(sentence.contains("is not a"), "{sentence}");
+    }
+
+    /// What `work` logs, as text.
+    pub(crate) fn logged(settings: &LoggingSettings, work: impl FnOnce()) -> String {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&bytes);
+        let subscriber = subscriber(settings, move || Sink(Arc::clone(&sink)), false).unwrap();
+        tracing::subscriber::with_default(subscriber, work);
+        String::from_utf8(bytes.lock().unwrap().clone()).unwrap()
+    }
+
+    struct Sink(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+}

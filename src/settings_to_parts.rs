@@ -1,0 +1,89 @@
+//! Settings, which are plain data for people, as what the crates below ask for.
+
+use std::time::Duration;
+
+use domain::{Timestamp, time::MICROS};
+use jobs::{ingest::SimulatedRun, maintain::UpkeepPolicy, stream::FlushPolicy};
+use models::TrainParameters;
+use streams::{RetentionPolicy, SimulatedSettings, SimulatedSymbol, TopicSettings};
+
+use crate::{
+    cli::SimulatedArgs,
+    config::{LogSettings, ModelSettings, Settings, SourceSettings, StreamSettings},
+};
+
+/// The topic.
+pub fn topic(settings: &LogSettings) -> TopicSettings {
+    TopicSettings { name: settings.topic.clone(), partitions: settings.partitions }
+}
+
+/// When pending rows are committed.
+pub fn flush_policy(settings: &StreamSettings) -> FlushPolicy {
+    FlushPolicy {
+        interval: Duration::from_secs_f64(settings.flush_seconds),
+        rows: usize::try_from(settings.flush_rows).unwrap_or(usize::MAX),
+        bytes: usize::try_from(settings.flush_mib).unwrap_or(usize::MAX).saturating_mul(1 << 20),
+    }
+}
+
+/// How a model is trained.
+pub fn train_parameters(settings: &ModelSettings) -> TrainParameters {
+    TrainParameters {
+        trees: u32::try_from(settings.trees).unwrap_or(u32::MAX),
+        max_samples: u32::try_from(settings.max_samples).unwrap_or(u32::MAX),
+        contamination: settings.contamination,
+        seed: settings.seed,
+        alert_quantile: settings.alert_quantile,
+    }
+}
+
+/// What upkeep is due when.
+pub fn upkeep(settings: &Settings) -> UpkeepPolicy {
+    let days = i64::try_from(settings.log.retention_days).unwrap_or(i64::MAX);
+    UpkeepPolicy {
+        checkpoint_every: settings.lake.checkpoint_every,
+        compact_every: settings.lake.compact_every_commits,
+        vacuum_retention_hours: u32::try_from(settings.lake.vacuum_retention_hours).unwrap_or(u32::MAX),
+        log: RetentionPolicy {
+            max_age_micros: days.saturating_mul(86_400 * MICROS),
+            max_partition_bytes: settings.log.retention_gib.saturating_mul(1 << 30)
+                / u64::from(settings.log.partitions),
+        },
+    }
+}
+
+/// The simulated market; a fresh one begins at `--start`, otherwise a warm start's hours before `now`.
+pub fn market(source: &SourceSettings, args: &SimulatedArgs, now: Timestamp) -> SimulatedSettings {
+    #[expect(clippy::cast_possible_truncation, reason = "hours and seconds are bounded by their settings")]
+    let micros = |seconds: f64| (seconds * 1e6).round() as i64;
+    let interval_micros = micros(source.event_frequency_seconds);
+    let warm_start = now.plus_micros(-micros(source.warm_start_hours * 3_600.0));
+    let whole_second = Timestamp::from_micros(warm_start.span(MICROS) * MICROS);
+    SimulatedSettings {
+        seed: source.seed,
+        symbols: source.symbols.iter().map(|symbol| simulated_symbol(source, *symbol)).collect(),
+        interval_micros,
+        anomaly_probability: source.anomaly_probability,
+        start: args.start.unwrap_or(whole_second),
+    }
+}
+
+/// How the market runs: history before the present at full speed, unless `--start` makes it a replay at some pace.
+pub fn simulated_run(source: &SourceSettings, args: &SimulatedArgs) -> SimulatedRun {
+    let speed = if args.start.is_some() { source.speed() } else { 0.0 };
+    SimulatedRun { events: args.events, speed }
+}
+
+fn simulated_symbol(source: &SourceSettings, symbol: domain::Symbol) -> SimulatedSymbol {
+    let walk = source.walk.of(symbol);
+    // A log-normal of mean m and deviation d has sigma^2 = ln(1 + (d / m)^2) and mu = ln(m) - sigma^2 / 2.
+    let relative = walk.volume_std / walk.volume_mean;
+    let variance = (relative * relative).ln_1p();
+    SimulatedSymbol {
+        symbol,
+        start_price: walk.start_price,
+        volatility: walk.volatility * source.event_frequency_seconds.sqrt(),
+        volume_log_mean: libm::log(walk.volume_mean) - variance / 2.0,
+        volume_log_sigma: variance.sqrt(),
+    }
+}
