@@ -1,0 +1,14 @@
+//! Whole-system tests, in the order in which data flow. One binary, so that the lake is linked once.
+
+mod harness;
+mod requirements;
+
+mod tidy;
+
+mod recorded;
+
+mod kill;
+mod windows_peer;
+
+mod example_vectors;
+mod forest_peer;
