@@ -3,6 +3,8 @@
 //! Prints the median of five runs. Where `../shared/peers` and a Python with pyspark (`SENTINEL_PYTHON`) are there, the
 //! Spark peer, which makes only the windows, takes the same events in turn with each of our runs.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a benchmark may stop at any line")]
+
 use std::{
     env, fs,
     path::{Path, PathBuf},

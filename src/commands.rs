@@ -29,7 +29,7 @@ pub async fn run(
     progress: &Progress,
 ) -> anyhow::Result<Outcome> {
     match command {
-        Command::Up(args) => up::run(args, settings, progress).await,
+        Command::Up(args) => Box::pin(up::run(args, settings, progress)).await,
         Command::Ingest(command) => ingest::run(command, settings, progress).await,
         Command::Stream(args) => stream::run(args, settings).await,
         Command::Serve(_) => serve::run(settings).await,

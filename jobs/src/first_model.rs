@@ -89,7 +89,8 @@ pub async fn follow_champion(
     cancel: &CancellationToken,
 ) {
     while !cancel.is_cancelled() {
-        match models.champion_if_not(active.borrow().as_ref().map(|model| model.version)).await {
+        let known = active.borrow().as_ref().map(|model| model.version);
+        match models.champion_if_not(known).await {
             Ok(Some(champion)) => {
                 info!(version = champion.version, "scores with a new champion");
                 active.send_replace(Some(champion));

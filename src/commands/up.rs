@@ -41,7 +41,7 @@ pub async fn run(args: &UpArgs, settings: &Settings, progress: &Progress) -> any
     let service = serve::service(&app, settings, status).await?;
     info!(data = %settings.data.dir.display(), "serving http://{}", listener.local_addr()?);
     let cancelled = app.cancel.clone();
-    let up = Up { app: &app, settings, partitions: &partitions, progress, caught_up: CancellationToken::new() };
+    let up = Up { app: &app, settings, partitions: &partitions, progress, is_current: CancellationToken::new() };
     // Every part is waited for, whichever failed: the others still flush.
     let (source, folded, trained, followed, kept_up, served) = tokio::join!(
         up.ending("the source", up.source(args)),
@@ -67,7 +67,7 @@ struct Up<'a> {
     partitions: &'a [Partition],
     progress: &'a Progress,
     /// Set once the first model may be trained.
-    caught_up: CancellationToken,
+    is_current: CancellationToken,
 }
 
 impl Up<'_> {
@@ -91,12 +91,12 @@ impl Up<'_> {
                 let tell = |done, total| shown.tell(done, total);
                 let caught_up = || {
                     shown.finish();
-                    self.caught_up.cancel();
+                    self.is_current.cancel();
                 };
                 ingest::simulated(&parts, market, run, &app.cancel, &tell, caught_up).await?
             }
             SourceKind::File => {
-                self.caught_up.cancel();
+                self.is_current.cancel();
                 let shown = FileProgress::new(self.progress);
                 let tell = |path: &Path, read, total| shown.tell(path, read, total);
                 let report = ingest::files(&parts, &source.paths, source.speed(), false, &app.cancel, &tell).await?;
@@ -118,7 +118,7 @@ impl Up<'_> {
         let (app, model) = (self.app, &self.settings.model);
         let parameters = settings_to_parts::train_parameters(model);
         let workshop = app.workshop();
-        let (ready, state) = (&self.caught_up, app.first_model.as_ref());
+        let (ready, state) = (&self.is_current, app.first_model.as_ref());
         first_model::run(&workshop, parameters, model.first_model_rows, ready, state, &app.cancel).await?;
         app.history().score_when_assigned(self.partitions, &app.cancel).await?;
         Ok(())
