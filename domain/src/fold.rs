@@ -27,14 +27,8 @@ pub const FORGET_AFTER_OFFSETS: Offset = 1_000_000;
 /// A deviation at or below this share of the mean is rounding noise, and its z-score is 0.
 const NEGLIGIBLE: f64 = 1e-12;
 
-/// The definition of the features, in words: a model fits rows of this definition and of no other.
-pub const FEATURE_SPECIFICATION: &str = "\
-v1; panes 1 s aligned; window own pane so far and 59 before, event excluded; Welford and Chan, oldest first; \
-z = (x - mean) / sample std, 0 below 10 events or std <= 1e-12 max(|mean|, 1e-12), clamped to 100; \
-z_score_price, z_score_log_return, z_score_volume, rolling_price_std = std / mean, rolling_volume_std = std";
-
 /// A record as it came out of the log.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawRecord<'a> {
     /// Its position.
     pub offset: Offset,

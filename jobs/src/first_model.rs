@@ -18,6 +18,7 @@ use crate::{
     active::ActiveModel,
     error::Error,
     library::Models,
+    metrics::Metrics,
     train::{TrainReport, TrainRequest, train},
     workshop::Workshop,
 };
@@ -86,6 +87,7 @@ pub async fn run(
 pub async fn follow_champion(
     models: &Models,
     active: &watch::Sender<Option<Arc<ActiveModel>>>,
+    metrics: &Metrics,
     cancel: &CancellationToken,
 ) {
     while !cancel.is_cancelled() {
@@ -93,6 +95,7 @@ pub async fn follow_champion(
         match models.champion_if_not(known).await {
             Ok(Some(champion)) => {
                 info!(version = champion.version, "scores with a new champion");
+                metrics.model_activated(champion.version);
                 active.send_replace(Some(champion));
             }
             Ok(None) => {}

@@ -28,7 +28,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Outcome> {
     let service = service(&app, settings, status).await?;
     tracing::info!("serving http://{}", listener.local_addr()?);
     let cancel = app.cancel.clone();
-    let follow = first_model::follow_champion(&app.models, &app.champion, &app.cancel);
+    let follow = first_model::follow_champion(&app.models, &app.champion, &app.metrics, &app.cancel);
     let serve = api::serve(listener, service, async move { cancel.cancelled().await });
     let (served, ()) = tokio::join!(serve, follow);
     served.context("the HTTP service ended")?;

@@ -27,7 +27,7 @@ pub async fn run(args: &StreamArgs, settings: &Settings) -> anyhow::Result<Outco
     let policy = settings_to_parts::flush_policy(&settings.stream);
     let job = stream::run(app.stream_parts(), &partitions, policy, until, app.cancel.clone());
     let ended = tokio_util::sync::CancellationToken::new();
-    let follow = first_model::follow_champion(&app.models, &app.champion, &ended);
+    let follow = first_model::follow_champion(&app.models, &app.champion, &app.metrics, &ended);
     let report =
         tokio::select! { report = job => report?, () = follow => unreachable!("followed until it is cancelled") };
     app.history().score(&partitions, &app.cancel).await?;

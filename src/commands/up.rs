@@ -125,7 +125,8 @@ impl Up<'_> {
     }
 
     async fn follow_champion(&self) -> anyhow::Result<()> {
-        first_model::follow_champion(&self.app.models, &self.app.champion, &self.app.cancel).await;
+        let app = self.app;
+        first_model::follow_champion(&app.models, &app.champion, &app.metrics, &app.cancel).await;
         Ok(())
     }
 

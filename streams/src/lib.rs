@@ -22,7 +22,7 @@ pub use error::Error;
 pub use files::{FileBatch, FileSource};
 pub use log::{
     AppendBatch, AppendOutcome, EventLog, LogBatch, NewRecord, ReadItem, RetentionPolicy, SourcePosition, SourceStep,
-    StoredRecord, TopicSettings, partition_of,
+    TopicSettings, partition_of,
 };
 pub use pace::Pace;
 pub use simulated::{SimulatedMarket, SimulatedSettings, SimulatedSymbol};

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use async_trait::async_trait;
-use domain::{Kind, Offset, Partition, Symbol, Timestamp, time::MICROS};
+use domain::{Kind, Offset, Partition, RawRecord, Symbol, Timestamp, time::MICROS};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::error::Error;
@@ -113,19 +113,6 @@ pub enum AppendOutcome {
     AlreadyApplied,
 }
 
-/// A record in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoredRecord<'a> {
-    /// Its offset in the partition.
-    pub offset: Offset,
-    /// When it was appended.
-    pub append_time: Timestamp,
-    /// Its key: the bytes of a symbol.
-    pub key: &'a [u8],
-    /// Its value.
-    pub value: &'a [u8],
-}
-
 /// Where a record's key and value lie in its batch's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
@@ -222,18 +209,18 @@ impl LogBatch {
 
     /// The record at this place, counted from 0.
     #[must_use]
-    pub fn get(&self, place: usize) -> Option<StoredRecord<'_>> {
+    pub fn get(&self, place: usize) -> Option<RawRecord<'_>> {
         self.spans.get(place).map(|span| self.record(place, span))
     }
 
     /// The records in offset order.
-    pub fn records(&self) -> impl ExactSizeIterator<Item = StoredRecord<'_>> {
+    pub fn records(&self) -> impl ExactSizeIterator<Item = RawRecord<'_>> {
         self.spans.iter().enumerate().map(|(place, span)| self.record(place, span))
     }
 
-    fn record(&self, place: usize, span: &Span) -> StoredRecord<'_> {
+    fn record(&self, place: usize, span: &Span) -> RawRecord<'_> {
         let slice = |start: u32, length: u32| &self.bytes[start as usize..start as usize + length as usize];
-        StoredRecord {
+        RawRecord {
             offset: self.base_offset + offset_of(place),
             append_time: span.append_time,
             key: slice(span.key_start, span.key_length),

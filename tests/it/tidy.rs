@@ -121,3 +121,18 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
     });
     files.collect()
 }
+
+#[test]
+fn every_column_of_every_table_is_documented() {
+    let text = fs::read_to_string(root().join("docs/tables.md")).unwrap();
+    for table in lake::TableName::ALL {
+        let heading = format!("## `{}`", table.as_str());
+        let section = text.split("\n## ").map(|section| format!("## {section}")).find(|s| s.starts_with(&heading));
+        let section = section.unwrap_or_else(|| panic!("docs/tables.md has no section {heading}"));
+        let documented: Vec<&str> =
+            section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        let schema = table.schema();
+        let columns: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        assert_eq!(documented, columns, "{heading} in docs/tables.md");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use domain::{Fate, Fold, LateReason, Offset, Output, Partition, Prediction, RawRecord, Timestamp};
+use domain::{Fate, Fold, LateReason, Offset, Output, Partition, Prediction, Timestamp};
 use lake::{PartitionFlush, TableName, lake::next_id, rows::GapRow};
 use streams::{LogBatch, ReadItem, codec};
 
@@ -190,8 +190,6 @@ fn rebuild_from(mut fold: Fold, items: Vec<ReadItem>, next: Offset) -> (Fold, Op
 fn fold_batch(fold: &mut Fold, batch: &LogBatch, out: &mut Output, mut met: impl FnMut(Offset, Fate)) {
     for record in batch.records() {
         let decoded = codec::decode(record.key, record.value).map_err(|error| error.to_string());
-        let raw =
-            RawRecord { offset: record.offset, append_time: record.append_time, key: record.key, value: record.value };
-        met(record.offset, fold.apply(raw, decoded, out));
+        met(record.offset, fold.apply(record, decoded, out));
     }
 }
