@@ -88,8 +88,10 @@ impl Task {
     pub fn finish(self) {
         match &self.shown {
             Shown::Bar(bar) => {
+                // Finishing moves the bar to its end, wherever the work stopped.
+                let done = bar.position();
                 bar.finish_and_clear();
-                tell_finished(&bar.message(), &bar.prefix(), bar.position(), bar.elapsed());
+                tell_finished(&bar.message(), &bar.prefix(), done, bar.elapsed());
             }
             Shown::Lines(lines) => {
                 tell_finished(&lines.name, &lines.unit, lines.done.load(Ordering::Relaxed), lines.start.elapsed());

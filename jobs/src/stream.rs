@@ -5,6 +5,7 @@
 //! are retried until they pass and shown as the stream's trouble; nothing is dropped meanwhile, reading just waits.
 
 mod lane;
+mod repair;
 mod scorer;
 
 use std::{
@@ -147,6 +148,7 @@ pub async fn run(
     until: Until,
     cancel: CancellationToken,
 ) -> Result<StreamReport, Error> {
+    repair::repair(&parts, partitions, policy).await?;
     let mut lanes = Vec::new();
     for partition in partitions {
         lanes.push(Lane::restore(&parts, *partition).await?);

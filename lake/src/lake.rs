@@ -64,6 +64,7 @@ pub struct Progress {
 pub struct Lake {
     store: DurableStore,
     tables: HashMap<TableName, Arc<Mutex<Table>>>,
+    behind: Vec<TableName>,
     probe: Arc<dyn Probe>,
 }
 
@@ -89,19 +90,29 @@ impl Lake {
     pub async fn open_with_probe(folder: &Path, probe: Arc<dyn Probe>) -> Result<Self, Error> {
         let store = DurableStore::new(folder)?;
         let mut tables = HashMap::new();
+        let mut behind = Vec::new();
         for name in TableName::ALL {
-            for set_aside in check_newest_commits(&store.base().join(name.as_str()))? {
-                warn!(table = name.as_str(), ?set_aside, "a torn file was set aside; its rows will be written again");
+            let set_aside = check_newest_commits(&store.base().join(name.as_str()))?;
+            if !set_aside.is_empty() {
+                warn!(table = name.as_str(), ?set_aside, "torn files were set aside; their rows will be written again");
+                behind.push(name);
             }
             tables.insert(name, Arc::new(Mutex::new(Table::open(&store, name).await?)));
         }
-        Ok(Self { store, tables, probe })
+        Ok(Self { store, tables, behind, probe })
     }
 
     /// The folder of the tables.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.store.base()
+    }
+
+    /// Tables that lost their newest commits when the lake was opened. `events` heals by itself, since its progress is
+    /// where folding goes on; the others must be filled, see [`Lake::flush_derived`].
+    #[must_use]
+    pub fn behind(&self) -> &[TableName] {
+        &self.behind
     }
 
     pub(crate) const fn store(&self) -> &DurableStore {
@@ -125,17 +136,30 @@ impl Lake {
     /// # Errors
     /// Where a commit fails for good; tables committed before keep their rows and drop them at the repetition.
     pub async fn flush(&self, topic: &str, partitions: Arc<Vec<PartitionFlush>>) -> Result<FlushSummary, Error> {
-        let derived = tokio::try_join!(
-            self.append_derived(topic, &partitions, |p| &p.gaps),
-            self.append_derived(topic, &partitions, |p| &p.output.dead),
-            self.append_derived(topic, &partitions, |p| &p.output.late),
-            self.append_derived(topic, &partitions, |p| &p.output.features),
-            self.append_derived(topic, &partitions, |p| &p.output.windows),
-            self.append_derived(topic, &partitions, |p| &p.predictions),
-        )?;
+        let mut summary = self.flush_derived(topic, &partitions).await?;
         let events = self.append_truth(topic, &partitions).await?;
-        let (gaps, dead, late, features, windows, predictions) = derived;
-        let rows = [gaps, dead, late, features, windows, predictions, events].into_iter().map(Appended::rows);
+        summary.rows.push((TableName::Events, events.rows()));
+        Ok(summary)
+    }
+
+    /// [`Lake::flush`] without `events`: fills what derived tables lack and leaves the progress as it is.
+    ///
+    /// # Errors
+    /// As [`Lake::flush`].
+    pub async fn flush_derived(
+        &self,
+        topic: &str,
+        partitions: &Arc<Vec<PartitionFlush>>,
+    ) -> Result<FlushSummary, Error> {
+        let (gaps, dead, late, features, windows, predictions) = tokio::try_join!(
+            self.append_derived(topic, partitions, |p| &p.gaps),
+            self.append_derived(topic, partitions, |p| &p.output.dead),
+            self.append_derived(topic, partitions, |p| &p.output.late),
+            self.append_derived(topic, partitions, |p| &p.output.features),
+            self.append_derived(topic, partitions, |p| &p.output.windows),
+            self.append_derived(topic, partitions, |p| &p.predictions),
+        )?;
+        let rows = [gaps, dead, late, features, windows, predictions].map(Appended::rows);
         Ok(FlushSummary { rows: TableName::ALL.into_iter().zip(rows).collect() })
     }
 

@@ -10,6 +10,7 @@ mod tidy;
 mod recorded;
 
 mod kill;
+mod torn;
 mod windows_peer;
 
 mod example_vectors;

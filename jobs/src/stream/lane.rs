@@ -83,6 +83,14 @@ impl Lane {
         Ok(Self { fold, scorer, pending, pending_bytes: 0, first_unpublished: scored.unwrap_or(0), published: 0 })
     }
 
+    /// A lane that begins with the log.
+    pub(super) async fn at_beginning(parts: &StreamParts, partition: Partition) -> Result<Self, Error> {
+        let scorer = Scorer::restore(&parts.registry, &parts.models, parts.log.topic_id(), partition, 0).await?;
+        let pending = PartitionFlush { partition, ..PartitionFlush::default() };
+        let fold = Fold::new(partition, 0);
+        Ok(Self { fold, scorer, pending, pending_bytes: 0, first_unpublished: Offset::MAX, published: 0 })
+    }
+
     pub(super) const fn partition(&self) -> Partition {
         self.fold.partition()
     }
