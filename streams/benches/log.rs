@@ -132,7 +132,7 @@ async fn timed_small_appends(log: &EmbeddedLog, records: &[NewRecord]) -> Durati
     start.elapsed()
 }
 
-async fn timed_read(log: &EmbeddedLog, visit: fn(streams::StoredRecord<'_>) -> usize) -> Duration {
+async fn timed_read(log: &EmbeddedLog, visit: fn(domain::RawRecord<'_>) -> usize) -> Duration {
     let start = Instant::now();
     let mut seen = 0;
     for partition in 0..log.partitions() {
@@ -151,7 +151,7 @@ async fn timed_read(log: &EmbeddedLog, visit: fn(streams::StoredRecord<'_>) -> u
     start.elapsed()
 }
 
-fn decode_all(record: streams::StoredRecord<'_>) -> usize {
+fn decode_all(record: domain::RawRecord<'_>) -> usize {
     usize::from(decode(record.key, record.value).is_ok())
 }
 
