@@ -1,6 +1,6 @@
 //! Whole-system tests, in the order in which data flow. One binary, so that the lake is linked once.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at any line")]
+#![expect(clippy::unwrap_used, reason = "a test may stop at any line")]
 
 mod harness;
 mod requirements;
