@@ -9,6 +9,7 @@ use jobs::{
     status::{Part, PartState, PartStatus, Progress, StatusProbe},
     stream::StreamState,
 };
+use streams::EventLog;
 use tokio::sync::watch;
 
 use crate::app::App;
@@ -19,21 +20,28 @@ pub struct ProgramStatus {
     stream: Arc<StreamState>,
     first_model: Arc<FirstModelState>,
     champion: watch::Receiver<Option<Arc<ActiveModel>>>,
+    /// Records in the log when the program started.
+    logged_before: u64,
     rows_for_first_model: u64,
     runs_jobs: bool,
 }
 
 impl ProgramStatus {
     /// The status of `app`; `runs_jobs` where this process ingests, folds and trains.
-    pub fn new(app: &App, rows_for_first_model: u64, runs_jobs: bool) -> Self {
-        Self {
+    pub async fn new(app: &App, rows_for_first_model: u64, runs_jobs: bool) -> anyhow::Result<Self> {
+        let mut logged_before = 0;
+        for partition in 0..app.log.partitions() {
+            logged_before += u64::try_from(app.log.end_offset(partition).await?).unwrap_or(0);
+        }
+        Ok(Self {
             ingest: app.ingest.clone(),
             stream: app.stream.clone(),
             first_model: app.first_model.clone(),
             champion: app.champion.subscribe(),
+            logged_before,
             rows_for_first_model,
             runs_jobs,
-        }
+        })
     }
 
     fn part(&self, name: Part) -> PartStatus {
@@ -72,7 +80,7 @@ impl StatusProbe for ProgramStatus {
     fn progress(&self) -> Progress {
         let has_model = self.champion.borrow().is_some();
         Progress {
-            events_logged: self.stream.committed_events(),
+            events_logged: self.logged_before + self.ingest.appended(),
             feature_rows: self.first_model.feature_rows(),
             rows_for_first_model: self.rows_for_first_model,
             message: if has_model { String::new() } else { self.waiting() },

@@ -6,7 +6,10 @@
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -55,10 +58,17 @@ pub struct IngestParts {
 /// What others may see of a running ingest.
 #[derive(Debug, Default)]
 pub struct IngestState {
+    appended: AtomicU64,
     trouble: Mutex<Option<String>>,
 }
 
 impl IngestState {
+    /// Records appended by this run.
+    #[must_use]
+    pub fn appended(&self) -> u64 {
+        self.appended.load(Ordering::Relaxed)
+    }
+
     /// Why appends wait, as a sentence; `None` where they do not.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
@@ -309,6 +319,7 @@ async fn append(parts: &IngestParts, batch: AppendBatch, cancel: &CancellationTo
                 parts.state.set_trouble(None);
                 if matches!(outcome, AppendOutcome::Appended(_)) {
                     parts.metrics.events_logged(batch.records.len() as u64);
+                    parts.state.appended.fetch_add(batch.records.len() as u64, Ordering::Relaxed);
                 }
                 parts.probe.reached(Point::Appended);
                 return Ok(());

@@ -92,7 +92,6 @@ pub struct StreamParts {
 #[derive(Debug, Default)]
 pub struct StreamState {
     committed_events: AtomicU64,
-    lag: AtomicU64,
     trouble: Mutex<Option<String>>,
 }
 
@@ -101,12 +100,6 @@ impl StreamState {
     #[must_use]
     pub fn committed_events(&self) -> u64 {
         self.committed_events.load(Ordering::Relaxed)
-    }
-
-    /// Records in the log that are not folded yet, as of the last look.
-    #[must_use]
-    pub fn lag(&self) -> u64 {
-        self.lag.load(Ordering::Relaxed)
     }
 
     /// Why commits wait, as a sentence; `None` where they do not.
@@ -261,7 +254,6 @@ impl Job {
 
     /// Waits for records, a new champion, the next flush or the end.
     async fn wait(&mut self, cancel: &CancellationToken) -> Result<(), Error> {
-        self.parts.state.lag.store(0, Ordering::Relaxed);
         let log = self.parts.log.clone();
         let records = select_all(self.lanes.iter().map(|lane| log.wait_beyond(lane.partition(), lane.next())));
         let flush = self.oldest.map(|oldest| oldest + self.policy.interval);

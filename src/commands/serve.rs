@@ -4,9 +4,10 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context;
 use api::Service;
-use domain::Kind;
+use domain::{Kind, Source};
+
 use jobs::first_model;
-use streams::EventLog;
+use lake::TableName;
 use tokio::net::TcpListener;
 
 use crate::{
@@ -24,7 +25,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Outcome> {
     let listener = bind(settings.http.bind).await?;
     let app = App::open(settings).await?;
     app.restore_feed().await?;
-    let status = ProgramStatus::new(&app, settings.model.first_model_rows, false);
+    let status = ProgramStatus::new(&app, settings.model.first_model_rows, false).await?;
     let service = service(&app, settings, status).await?;
     tracing::info!("serving http://{}", listener.local_addr()?);
     let cancel = app.cancel.clone();
@@ -47,13 +48,11 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 
 /// The service over the opened parts.
 pub async fn service(app: &App, settings: &Settings, status: ProgramStatus) -> anyhow::Result<Service> {
-    let mut simulated = settings.source.kind == SourceKind::Simulated;
-    for symbol in &settings.source.symbols {
-        // What the log holds is truer than what the settings intend.
-        if let Some(kind) = app.log.kind_of(*symbol).await? {
-            simulated = kind == Kind::Simulated;
-        }
-    }
+    // What is stored is truer than what the settings intend.
+    let stored = app.lake.pin(TableName::Events).await?.texts("SELECT source FROM events LIMIT 1").await?;
+    let stored = stored.first().and_then(|row| Source::from_name(&row[0]));
+    let intended = settings.source.kind == SourceKind::Simulated;
+    let simulated = stored.map_or(intended, |source| source.kind() == Kind::Simulated);
     Ok(Service {
         model: app.champion.subscribe(),
         feed: app.feed.clone(),
