@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 
+use domain::{Timestamp, time::MICROS};
 use jobs::{
     active::ActiveModel,
     status::{PartStatus, Progress},
@@ -39,7 +40,8 @@ h2{font-size:1rem;margin:0 0 .75rem}\
 .lead{color:var(--soft);margin:.25rem 0 1.75rem;max-width:42rem}\
 .badge{border-radius:99px;padding:.15rem .8rem;font-size:.78rem;font-weight:700;letter-spacing:.06em;color:#fff;\
 background:#a8480b}\
-.grid{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(18rem,1fr))}\
+.grid{display:grid;gap:1rem;align-items:start;\
+grid-template-columns:repeat(auto-fit,minmax(min(26rem,100%),1fr))}\
 section{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:1.1rem 1.25rem}\
 .wide{grid-column:1/-1}\
 progress{width:100%;height:.7rem;accent-color:var(--main)}\
@@ -47,7 +49,7 @@ table{border-collapse:collapse;width:100%}\
 th,td{text-align:left;vertical-align:top;padding:.3rem .75rem .3rem 0;border-top:1px solid var(--line)}\
 tr:first-child>*{border-top:0}\
 th{font-weight:400;color:var(--soft);white-space:nowrap}\
-td{overflow-wrap:anywhere}\
+td{overflow-wrap:break-word}\
 .online{color:var(--good)}.degraded{color:var(--fair)}.offline{color:var(--bad)}\
 a{color:var(--main);text-decoration:none}a:hover{text-decoration:underline}\
 small{color:var(--soft)}";
@@ -93,7 +95,7 @@ fn model_section(active: &ActiveModel) -> String {
     let rows = [
         ("Name", escaped(&active.name)),
         ("Version", active.version.to_string()),
-        ("Trained", escaped(&active.created.to_string())),
+        ("Trained", escaped(&to_the_second(active.created).to_string())),
         (
             "Detector",
             format!("Isolation Forest, {} trees of {} rows", parameters.trees, active.model.max_samples_used()),
@@ -128,6 +130,10 @@ fn section(title: &str, rows: impl Iterator<Item = (String, String)>) -> String 
     }
     html.push_str("</table></section>");
     html
+}
+
+fn to_the_second(instant: Timestamp) -> Timestamp {
+    Timestamp::from_seconds(instant.span(MICROS))
 }
 
 /// The text with what HTML gives a meaning to replaced.

@@ -188,8 +188,16 @@ fn delta_kind(error: &DeltaTableError) -> ErrorKind {
         DeltaTableError::NotATable(_) | DeltaTableError::InvalidVersion(_) => ErrorKind::NotFound,
         DeltaTableError::Transaction { .. } | DeltaTableError::VersionAlreadyExists(_) => ErrorKind::Conflict,
         DeltaTableError::ObjectStore { .. } | DeltaTableError::Io { .. } => ErrorKind::Unavailable,
+        // A writer wraps what the disk said in errors of its own.
+        other if caused_by_storage(other) => ErrorKind::Unavailable,
         _ => ErrorKind::Internal,
     }
+}
+
+fn caused_by_storage(error: &DeltaTableError) -> bool {
+    let first: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
+    std::iter::successors(first, |cause| cause.source())
+        .any(|cause| cause.is::<io::Error>() || cause.is::<object_store::Error>())
 }
 
 /// A lock that is held too long or a full disk may pass; a damaged file will not.
@@ -216,5 +224,21 @@ fn registry_kind(error: &sqlx::Error) -> ErrorKind {
         Some(CONSTRAINT) => ErrorKind::Invalid,
         Some(BUSY | LOCKED | READ_ONLY | DISK | FULL | CANNOT_OPEN) => ErrorKind::Unavailable,
         _ => ErrorKind::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use deltalake::parquet::errors::ParquetError;
+
+    #[test]
+    fn a_full_disk_below_a_writer_may_pass() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let store = object_store::Error::Generic { store: "test", source: full.into() };
+        let wrapped = DeltaTableError::from(ParquetError::External(store.into()));
+        assert_eq!(Error::delta("write")(wrapped).kind(), ErrorKind::Unavailable);
+        let defect = DeltaTableError::Generic("a defect".to_owned());
+        assert_eq!(Error::delta("write")(defect).kind(), ErrorKind::Internal);
     }
 }

@@ -122,7 +122,7 @@ pub enum Error {
     #[error("the event log is closed: open it again")]
     Closed,
     /// An input file cannot be read.
-    #[error("cannot read {path}: {source}", path = path.display())]
+    #[error("cannot read {path}: check that the file exists and may be read", path = path.display())]
     File {
         /// The file.
         path: PathBuf,
