@@ -3,8 +3,6 @@
 //! A window is always merged pane by pane, oldest first, so its bits depend on the panes alone and never on how
 //! or when they were filled. The merge of the 59 older panes is a cache: an in-order event costs one merge.
 
-#![expect(clippy::cast_precision_loss, reason = "event counts stay far below 2^53")]
-
 use crate::time::{MICROS, Timestamp};
 
 /// Length of a pane in microseconds.
@@ -25,38 +23,42 @@ pub const fn pane_of(timestamp: Timestamp) -> i64 {
 /// Count, mean and sum of squared deviations of price, log-return and volume.
 ///
 /// Sources: Welford (1962) for one value; Chan, Golub and `LeVeque` (1979), equation 2.1, for the merge.
+///
+/// The fourth lane is always 0: four lanes are what vector registers hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Moments {
-    count: u64,
-    mean: [f64; 3],
-    squares: [f64; 3],
+    /// A whole number, kept as what it is divided by.
+    count: f64,
+    mean: [f64; 4],
+    squares: [f64; 4],
 }
 
 impl Moments {
     /// Adds one event's price, log-return and volume.
     pub fn add(&mut self, values: [f64; 3]) {
-        self.count += 1;
-        let share = 1.0 / self.count as f64;
-        for ((mean, squares), value) in self.mean.iter_mut().zip(&mut self.squares).zip(values) {
-            let delta = value - *mean;
-            *mean += delta * share;
-            *squares += delta * (value - *mean);
+        self.count += 1.0;
+        let share = 1.0 / self.count;
+        let [price, log_return, volume] = values;
+        for (lane, value) in [price, log_return, volume, 0.0].into_iter().enumerate() {
+            let delta = value - self.mean[lane];
+            self.mean[lane] += delta * share;
+            self.squares[lane] += delta * (value - self.mean[lane]);
         }
     }
 
     /// Adds what `later` has seen.
     pub fn merge(&mut self, later: &Self) {
-        if later.count == 0 {
+        if later.count == 0.0 {
             return;
         }
-        if self.count == 0 {
+        if self.count == 0.0 {
             *self = *later;
             return;
         }
         let count = self.count + later.count;
-        let share = later.count as f64 / count as f64;
-        let weight = self.count as f64 * share;
-        for lane in 0..3 {
+        let share = later.count / count;
+        let weight = self.count * share;
+        for lane in 0..4 {
             let delta = later.mean[lane] - self.mean[lane];
             self.mean[lane] += delta * share;
             self.squares[lane] += later.squares[lane] + delta * delta * weight;
@@ -66,24 +68,26 @@ impl Moments {
 
     /// Events seen.
     #[must_use]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a whole number far below 2^53")]
     pub const fn count(&self) -> u64 {
-        self.count
+        self.count as u64
     }
 
     /// Means of price, log-return and volume; 0 without events.
     #[must_use]
     pub const fn means(&self) -> [f64; 3] {
-        self.mean
+        let [price, log_return, volume, _] = self.mean;
+        [price, log_return, volume]
     }
 
     /// Sample standard deviations (n - 1) of price, log-return and volume; 0 below two events.
     #[must_use]
     pub fn deviations(&self) -> [f64; 3] {
-        if self.count < 2 {
+        if self.count < 2.0 {
             return [0.0; 3];
         }
-        let divisor = (self.count - 1) as f64;
-        self.squares.map(|squares| (squares / divisor).sqrt())
+        let [price, log_return, volume, _] = self.squares.map(|squares| (squares / (self.count - 1.0)).sqrt());
+        [price, log_return, volume]
     }
 }
 
