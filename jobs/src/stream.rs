@@ -9,7 +9,7 @@ mod repair;
 mod scorer;
 
 use std::{
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -91,17 +91,10 @@ pub struct StreamParts {
 /// What others may see of a running job.
 #[derive(Debug, Default)]
 pub struct StreamState {
-    committed_events: AtomicU64,
     trouble: Mutex<Option<String>>,
 }
 
 impl StreamState {
-    /// Events committed by this run.
-    #[must_use]
-    pub fn committed_events(&self) -> u64 {
-        self.committed_events.load(Ordering::Relaxed)
-    }
-
     /// Why commits wait, as a sentence; `None` where they do not.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
@@ -315,7 +308,6 @@ async fn commit(parts: &StreamParts, flush: Arc<Vec<PartitionFlush>>, cancel: &C
                     parts.metrics.committed(table.as_str(), *rows as u64, seconds);
                 }
                 let events = summary.of(TableName::Events);
-                parts.state.committed_events.fetch_add(events as u64, Ordering::Relaxed);
                 parts.state.set_trouble(None);
                 tracing::debug!(events, elapsed_ms = started.elapsed().as_millis(), "committed a flush");
                 return Ok(());

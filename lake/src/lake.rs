@@ -311,6 +311,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_table_of_a_newer_program_is_refused_with_a_sentence() {
+        let (folder, lake) = lake().await;
+        lake.flush("topic", flush(0, 10)).await.unwrap();
+        drop(lake);
+        let newer = r#"{"protocol":{"minReaderVersion":3,"minWriterVersion":7,"readerFeatures":["deletionVectors"],"writerFeatures":["deletionVectors"]}}"#;
+        let commit = folder.path().join("features/_delta_log/00000000000000000002.json");
+        std::fs::write(commit, format!("{newer}\n{}\n", r#"{"commitInfo":{"timestamp":1710000000000}}"#)).unwrap();
+        let refused = Lake::open(folder.path()).await;
+        assert!(
+            matches!(refused, Err(Error::FutureProtocol { table: "features", reader: 3, writer: 7 })),
+            "{refused:?}"
+        );
+    }
+
+    #[tokio::test]
     async fn tables_speak_the_oldest_protocol() {
         let (_folder, lake) = lake().await;
         let table = lake.store().table("events").unwrap().load().await.unwrap();
