@@ -122,7 +122,7 @@ async fn pipeline(folder: &Path, market: &[Record]) -> f64 {
     let started = Instant::now();
     let report =
         jobs::stream::run(parts, &[0, 1, 2, 3], FlushPolicy::default(), Until::EndOfLog, CancellationToken::new());
-    assert_eq!(report.await.unwrap().admitted, market.len() as u64);
+    assert_eq!(report.await.unwrap().fates.of(domain::Fate::Admitted), market.len() as u64);
     rate(market.len(), started.elapsed().as_secs_f64())
 }
 

@@ -90,8 +90,8 @@ impl App {
         })
     }
 
-    /// Fills the feed with what the lake holds.
-    pub async fn restore_feed(&self) -> anyhow::Result<()> {
+    /// Fills the feed with what the lake holds; the version of `predictions` that it was.
+    pub async fn restore_feed(&self) -> anyhow::Result<u64> {
         let predictions = self.lake.pin(TableName::Predictions).await?;
         let totals = predictions.prediction_totals().await?;
         let newest = predictions.newest_predictions(RESTORED_PREDICTIONS).await?;
@@ -99,7 +99,7 @@ impl App {
             .into_iter()
             .map(|(symbol, count, anomalies, score_sum)| (symbol, Tally { count, anomalies, score_sum }));
         self.feed.restore(counters, &newest);
-        Ok(())
+        Ok(predictions.version())
     }
 
     /// What ingest works with.

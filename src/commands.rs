@@ -12,6 +12,8 @@ mod table;
 mod train;
 mod up;
 
+use std::fmt::Write;
+
 use domain::ErrorKind;
 
 use crate::{
@@ -57,6 +59,15 @@ pub fn kind(error: &anyhow::Error) -> Option<ErrorKind> {
         let unavailable = cause.downcast_ref::<Unavailable>().map(|_| ErrorKind::Unavailable);
         jobs.or(lake).or(streams).or(models).or(locks).or(config).or(logging).or(refused).or(unavailable)
     })
+}
+
+/// `head`, and of what follows whatever there is any of.
+fn sentence(mut head: String, counted: impl IntoIterator<Item = (u64, &'static str)>) -> String {
+    for (count, what) in counted.into_iter().filter(|(count, _)| *count > 0) {
+        // Writing to a string does not fail.
+        let _ = write!(head, "; {count} {what}");
+    }
+    head
 }
 
 /// A request that the caller must change.

@@ -9,7 +9,8 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    process,
+    process, thread,
+    time::Duration,
 };
 
 use domain::{ErrorKind, Partition};
@@ -17,6 +18,10 @@ use fs4::fs_std::FileExt;
 
 /// The longest description of a holder that is read back, in bytes.
 const MAX_HOLDER_BYTES: u64 = 4_096;
+
+/// Attempts to take a role, and the pause between them: [`is_held`] of another process may hold it for an instant.
+const ATTEMPTS: u32 = 5;
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// A part that only one process of a data directory may play at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +39,12 @@ impl fmt::Display for Role {
             Self::Stream(partition) => write!(f, "stream-{partition}"),
             Self::Http => f.write_str("http"),
         }
+    }
+}
+
+impl Role {
+    fn path(self, data_dir: &Path) -> PathBuf {
+        data_dir.join("locks").join(self.to_string())
     }
 }
 
@@ -117,14 +128,32 @@ impl RoleLock {
     /// # Errors
     /// [`LockError::Held`] naming the holder, or [`LockError::Io`].
     pub fn acquire(data_dir: &Path, role: Role) -> Result<Self, LockError> {
-        let path = data_dir.join("locks").join(role.to_string());
+        let path = role.path(data_dir);
         let failed = |source| LockError::Io { path: path.clone(), source };
         let mut file = open(&path).map_err(failed)?;
-        if !FileExt::try_lock_exclusive(&file).map_err(failed)? {
-            return Err(LockError::Held { role, data_dir: data_dir.to_owned(), holder: read_holder(&mut file) });
+        let mut attempts = 1;
+        while !FileExt::try_lock_exclusive(&file).map_err(failed)? {
+            if attempts == ATTEMPTS {
+                return Err(LockError::Held { role, data_dir: data_dir.to_owned(), holder: read_holder(&mut file) });
+            }
+            attempts += 1;
+            thread::sleep(GLANCE);
         }
         write_holder(&mut file, &Holder::this_process()).map_err(failed)?;
         Ok(Self { role, file })
+    }
+}
+
+/// Whether a process plays `role` of the data directory.
+///
+/// # Errors
+/// Where the lock's file cannot be used.
+pub fn is_held(data_dir: &Path, role: Role) -> Result<bool, LockError> {
+    let path = role.path(data_dir);
+    let held = File::open(&path).and_then(|file| Ok(!FileExt::try_lock_shared(&file)?));
+    match held {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        held => held.map_err(|source| LockError::Io { path, source }),
     }
 }
 
@@ -186,6 +215,18 @@ mod tests {
         for (folder, role) in others {
             assert!(RoleLock::acquire(folder.path(), role).is_ok(), "{role}");
         }
+    }
+
+    #[test]
+    fn who_asks_whether_a_role_is_held_does_not_take_it() {
+        let data = tempfile::tempdir().unwrap();
+        assert!(!is_held(data.path(), Role::Stream(0)).unwrap());
+        let first = RoleLock::acquire(data.path(), Role::Stream(0)).unwrap();
+        assert!(is_held(data.path(), Role::Stream(0)).unwrap());
+        assert!(!is_held(data.path(), Role::Stream(1)).unwrap());
+        drop(first);
+        assert!(!is_held(data.path(), Role::Stream(0)).unwrap());
+        assert!(RoleLock::acquire(data.path(), Role::Stream(0)).is_ok());
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod clock;
 mod commands;
 mod config;
 mod crash;
+mod elsewhere;
 mod locks;
 mod logging;
 mod output;

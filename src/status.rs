@@ -12,63 +12,119 @@ use jobs::{
 use streams::EventLog;
 use tokio::sync::watch;
 
-use crate::app::App;
+use crate::{app::App, elsewhere::Elsewhere};
 
 /// The parts as one process sees them.
 pub struct ProgramStatus {
-    ingest: Arc<IngestState>,
-    stream: Arc<StreamState>,
-    first_model: Arc<FirstModelState>,
+    jobs: Jobs,
     champion: watch::Receiver<Option<Arc<ActiveModel>>>,
-    /// Records in the log when the program started.
-    logged_before: u64,
     rows_for_first_model: u64,
-    runs_jobs: bool,
+}
+
+/// Who ingests, folds and trains.
+enum Jobs {
+    /// This process.
+    Here {
+        ingest: Arc<IngestState>,
+        stream: Arc<StreamState>,
+        first_model: Arc<FirstModelState>,
+        /// Records in the log when the program started.
+        logged_before: u64,
+    },
+    /// Others, if anybody.
+    Elsewhere(Arc<Elsewhere>),
 }
 
 impl ProgramStatus {
-    /// The status of `app`; `runs_jobs` where this process ingests, folds and trains.
-    pub async fn new(app: &App, rows_for_first_model: u64, runs_jobs: bool) -> anyhow::Result<Self> {
+    /// The status of a process that runs the jobs as well.
+    pub async fn with_jobs(app: &App, rows_for_first_model: u64) -> anyhow::Result<Self> {
         let mut logged_before = 0;
         for partition in 0..app.log.partitions() {
             logged_before += u64::try_from(app.log.end_offset(partition).await?).unwrap_or(0);
         }
-        Ok(Self {
-            ingest: app.ingest.clone(),
-            stream: app.stream.clone(),
-            first_model: app.first_model.clone(),
-            champion: app.champion.subscribe(),
-            logged_before,
-            rows_for_first_model,
-            runs_jobs,
-        })
+        let (ingest, stream, first_model) = (app.ingest.clone(), app.stream.clone(), app.first_model.clone());
+        let jobs = Jobs::Here { ingest, stream, first_model, logged_before };
+        Ok(Self { jobs, champion: app.champion.subscribe(), rows_for_first_model })
+    }
+
+    /// The status of a process that serves what others make.
+    pub fn without_jobs(app: &App, rows_for_first_model: u64, elsewhere: Arc<Elsewhere>) -> Self {
+        Self { jobs: Jobs::Elsewhere(elsewhere), champion: app.champion.subscribe(), rows_for_first_model }
     }
 
     fn part(&self, name: Part) -> PartStatus {
-        let elsewhere = (!self.runs_jobs).then(|| "runs in another process".to_owned());
         let (state, details) = match name {
             Part::Api => (PartState::Online, None),
-            Part::Log => troubled(self.ingest.trouble(), elsewhere),
-            Part::Stream => troubled(self.stream.trouble(), elsewhere),
-            Part::Lake => troubled(self.stream.trouble(), None),
-            Part::Scheduler if self.runs_jobs => {
-                (PartState::Online, Some("first model and table upkeep; no schedules yet".to_owned()))
-            }
-            Part::Scheduler => (PartState::Online, elsewhere),
-            Part::Model => match self.champion.borrow().as_ref() {
-                Some(model) => (PartState::Online, Some(format!("{} version {}", model.name, model.version))),
-                None => (PartState::Degraded, Some(self.waiting())),
-            },
+            Part::Model => self.model(),
+            Part::Log | Part::Stream | Part::Lake | Part::Scheduler => self.jobs.part(name),
         };
         PartStatus { name, state, response_time_ms: 0.0, details }
     }
 
-    fn waiting(&self) -> String {
-        let (rows, needed) = (self.first_model.feature_rows(), self.rows_for_first_model);
-        if rows >= needed {
-            return "training the first model".to_owned();
+    fn model(&self) -> (PartState, Option<String>) {
+        match self.champion.borrow().as_ref() {
+            Some(model) => (PartState::Online, Some(format!("{} version {}", model.name, model.version))),
+            None => (PartState::Degraded, Some(self.waiting())),
         }
-        format!("waiting for the first model: {rows} of {needed} feature rows")
+    }
+
+    fn waiting(&self) -> String {
+        let (rows, needed) = (self.jobs.feature_rows(), self.rows_for_first_model);
+        if rows < needed {
+            return format!("waiting for the first model: {rows} of {needed} feature rows");
+        }
+        match self.jobs {
+            Jobs::Here { .. } => "training the first model".to_owned(),
+            Jobs::Elsewhere(_) => format!("no model yet: `sentinel train` makes one of the {rows} feature rows"),
+        }
+    }
+}
+
+impl Jobs {
+    fn part(&self, name: Part) -> (PartState, Option<String>) {
+        match self {
+            Self::Here { ingest, .. } if name == Part::Log => troubled(ingest.trouble()),
+            Self::Here { .. } if name == Part::Scheduler => {
+                (PartState::Online, Some("first model and table upkeep; no schedules yet".to_owned()))
+            }
+            Self::Here { stream, .. } => troubled(stream.trouble()),
+            Self::Elsewhere(elsewhere) => part_elsewhere(name, elsewhere),
+        }
+    }
+
+    fn feature_rows(&self) -> u64 {
+        match self {
+            Self::Here { first_model, .. } => first_model.feature_rows(),
+            Self::Elsewhere(elsewhere) => elsewhere.seen().feature_rows,
+        }
+    }
+
+    fn events_logged(&self) -> u64 {
+        match self {
+            Self::Here { ingest, logged_before, .. } => logged_before + ingest.appended(),
+            Self::Elsewhere(elsewhere) => elsewhere.seen().logged,
+        }
+    }
+}
+
+fn part_elsewhere(name: Part, elsewhere: &Elsewhere) -> (PartState, Option<String>) {
+    let seen = elsewhere.seen();
+    match name {
+        Part::Stream if seen.folded == 0 => {
+            let text = format!("nobody folds the log, {} records wait: start `sentinel stream`", seen.behind);
+            (PartState::Offline, Some(text))
+        }
+        Part::Stream => {
+            let state = if seen.folded < seen.partitions { PartState::Degraded } else { PartState::Online };
+            let (folded, partitions, behind) = (seen.folded, seen.partitions, seen.behind);
+            let text = format!("other processes fold {folded} of {partitions} partitions, {behind} records behind");
+            (state, Some(text))
+        }
+        Part::Scheduler => {
+            let text = "not in this process: only `sentinel up` trains the first model and looks after the tables";
+            (PartState::Offline, Some(text.to_owned()))
+        }
+        _ => troubled(seen.trouble),
     }
 }
 
@@ -80,17 +136,15 @@ impl StatusProbe for ProgramStatus {
     fn progress(&self) -> Progress {
         let has_model = self.champion.borrow().is_some();
         Progress {
-            events_logged: self.logged_before + self.ingest.appended(),
-            feature_rows: self.first_model.feature_rows(),
+            events_logged: self.jobs.events_logged(),
+            feature_rows: self.jobs.feature_rows(),
             rows_for_first_model: self.rows_for_first_model,
             message: if has_model { String::new() } else { self.waiting() },
         }
     }
 }
 
-fn troubled(trouble: Option<String>, otherwise: Option<String>) -> (PartState, Option<String>) {
-    match trouble {
-        Some(trouble) => (PartState::Degraded, Some(trouble)),
-        None => (PartState::Online, otherwise),
-    }
+fn troubled(trouble: Option<String>) -> (PartState, Option<String>) {
+    let state = if trouble.is_some() { PartState::Degraded } else { PartState::Online };
+    (state, trouble)
 }

@@ -39,6 +39,64 @@ pub enum LateReason {
     Duplicate,
 }
 
+impl Fate {
+    /// Every fate, in the order in which they are tested.
+    pub const ALL: [Self; 5] =
+        [Self::Control, Self::Dead, Self::Late(LateReason::Late), Self::Late(LateReason::Duplicate), Self::Admitted];
+
+    /// `control`, `dead`, `late`, `duplicate` or `admitted`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Control => "control",
+            Self::Dead => "dead",
+            Self::Late(reason) => reason.as_str(),
+            Self::Admitted => "admitted",
+        }
+    }
+}
+
+/// Records counted by their fate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FateCounts([u64; Fate::ALL.len()]);
+
+impl FateCounts {
+    /// Counts one record.
+    pub const fn count(&mut self, fate: Fate) {
+        self.0[Self::place(fate)] += 1;
+    }
+
+    /// Records that met `fate`.
+    #[must_use]
+    pub const fn of(&self, fate: Fate) -> u64 {
+        self.0[Self::place(fate)]
+    }
+
+    /// Records in all.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// Adds what others counted.
+    pub fn add(&mut self, other: &Self) {
+        for (count, more) in self.0.iter_mut().zip(other.0) {
+            *count += more;
+        }
+    }
+
+    /// The place of a fate in [`Fate::ALL`].
+    const fn place(fate: Fate) -> usize {
+        match fate {
+            Fate::Control => 0,
+            Fate::Dead => 1,
+            Fate::Late(LateReason::Late) => 2,
+            Fate::Late(LateReason::Duplicate) => 3,
+            Fate::Admitted => 4,
+        }
+    }
+}
+
 impl LateReason {
     /// `late` or `duplicate`.
     #[must_use]
@@ -207,5 +265,23 @@ impl SeenIds {
                 witness
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_fate_is_counted_for_itself() {
+        let mut counts = FateCounts::default();
+        for (more, fate) in Fate::ALL.into_iter().enumerate() {
+            for _ in 0..=more {
+                counts.count(fate);
+            }
+        }
+        counts.add(&counts.clone());
+        assert_eq!(Fate::ALL.map(|fate| counts.of(fate)), [2, 4, 6, 8, 10]);
+        assert_eq!(counts.total(), 30);
     }
 }

@@ -24,7 +24,7 @@ pub mod probe;
 #[cfg(test)]
 mod properties;
 
-pub use admission::{Fate, LateReason};
+pub use admission::{Fate, FateCounts, LateReason};
 pub use error::ErrorKind;
 pub use event::{Event, Heartbeat, IngestId, Kind, Offset, Partition, Record, Side, Source};
 pub use features::{FEATURE_NAMES, FeatureRow, FeatureVector};

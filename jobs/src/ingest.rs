@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeSet,
+    ops::Range,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -14,8 +15,8 @@ use std::{
 };
 
 use domain::{
-    Clock, Heartbeat, Kind, Probe, Record, Symbol, Timestamp, admission::ALLOWED_LATENESS_MICROS, probe::Point,
-    time::MICROS, windows::WINDOW_MICROS,
+    Clock, Heartbeat, Kind, Offset, Partition, Probe, Record, Symbol, Timestamp, admission::ALLOWED_LATENESS_MICROS,
+    probe::Point, time::MICROS, windows::WINDOW_MICROS,
 };
 use streams::{
     AppendBatch, AppendOutcome, EventLog, NewRecord, Pace, SimulatedMarket, SimulatedSettings, SourcePosition,
@@ -80,11 +81,16 @@ impl IngestState {
     }
 }
 
+/// The offsets that records were given.
+pub type Appended = Vec<(Partition, Range<Offset>)>;
+
 /// What a run of the job did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IngestReport {
     /// Records appended.
     pub records: u64,
+    /// Where the records of files lie in the log, in the order of their appends; of simulated ones nothing is noted.
+    pub appended: Appended,
     /// Lines that are frames of another stream than `trade`.
     pub skipped: u64,
     /// Lines that could not be read, appended as they are for the dead letters.
@@ -94,11 +100,15 @@ pub struct IngestReport {
 }
 
 impl IngestReport {
-    const fn add(&mut self, other: &Self) {
-        self.records += other.records;
-        self.skipped += other.skipped;
-        self.undecoded += other.undecoded;
-        self.files_known += other.files_known;
+    /// Notes an append; offsets that follow each other become one range.
+    fn note(&mut self, appended: Appended) {
+        for (partition, range) in appended {
+            self.records += range.end.abs_diff(range.start);
+            match self.appended.iter_mut().rev().find(|(known, _)| *known == partition) {
+                Some((_, last)) if last.end == range.start => last.end = range.end,
+                _ => self.appended.push((partition, range)),
+            }
+        }
     }
 }
 
@@ -215,10 +225,10 @@ pub async fn files(
     let mut report = IngestReport::default();
     let mut seen = Seen::default();
     for path in paths {
-        report.add(&file(parts, path, speed, cancel, progress, &mut seen).await?);
+        file(parts, path, speed, cancel, progress, &mut seen, &mut report).await?;
     }
     if close_windows && !cancel.is_cancelled() {
-        report.records += seen.close_windows(parts, cancel).await?;
+        report.note(seen.close_windows(parts, cancel).await?);
     }
     Ok(report)
 }
@@ -241,15 +251,13 @@ impl Seen {
     }
 
     /// Appends heartbeats that move every symbol's watermark past its last window.
-    async fn close_windows(&self, parts: &IngestParts, cancel: &CancellationToken) -> Result<u64, Error> {
-        let (Some(latest), Some(kind)) = (self.latest, self.kind) else { return Ok(0) };
+    async fn close_windows(&self, parts: &IngestParts, cancel: &CancellationToken) -> Result<Appended, Error> {
+        let (Some(latest), Some(kind)) = (self.latest, self.kind) else { return Ok(Appended::new()) };
         let end = (latest.span(WINDOW_MICROS) + 1) * WINDOW_MICROS;
         let timestamp = Timestamp::from_micros(end + ALLOWED_LATENESS_MICROS);
         let heartbeat = |symbol: &Symbol| encoded(&Record::Heartbeat(Heartbeat { timestamp, symbol: *symbol }));
-        let records: Vec<_> = self.symbols.iter().map(heartbeat).collect();
-        let count = records.len() as u64;
-        append(parts, AppendBatch { records, kind, source: None }, cancel).await?;
-        Ok(count)
+        let records = self.symbols.iter().map(heartbeat).collect();
+        append(parts, AppendBatch { records, kind, source: None }, cancel).await
     }
 }
 
@@ -260,13 +268,13 @@ async fn file(
     cancel: &CancellationToken,
     progress: &(dyn Fn(&Path, u64, u64) + Sync),
     seen: &mut Seen,
-) -> Result<IngestReport, Error> {
-    let mut report = IngestReport::default();
+    report: &mut IngestReport,
+) -> Result<(), Error> {
     let (mut source, mut known) = open(parts, path).await?;
     if known.as_ref().is_some_and(|stored| stored.finished) {
         info!(path = %path.display(), "already ingested");
-        report.files_known = 1;
-        return Ok(report);
+        report.files_known += 1;
+        return Ok(());
     }
     let (mut pace, start) = (Pace::new(speed)?, Instant::now());
     let span = if pace.is_full_speed() { i64::MAX } else { PACED_SPAN_MICROS };
@@ -283,19 +291,15 @@ async fn file(
             tokio::select! { biased; () = cancel.cancelled() => break, () = tokio::time::sleep(wait) => {} }
         }
         seen.note(&batch);
-        report.add(&IngestReport {
-            records: batch.records.len() as u64,
-            skipped: batch.skipped,
-            undecoded: batch.undecoded,
-            files_known: 0,
-        });
+        report.skipped += batch.skipped;
+        report.undecoded += batch.undecoded;
         let next = batch.position.clone();
-        append(parts, batch.into_append(known.map(|stored| stored.position)), cancel).await?;
+        report.note(append(parts, batch.into_append(known.map(|stored| stored.position)), cancel).await?);
         known = Some(next);
         let (read, total) = source.progress();
         progress(path, read, total);
     }
-    Ok(report)
+    Ok(())
 }
 
 /// Opens a file where the log says it stands.
@@ -310,19 +314,19 @@ async fn open(parts: &IngestParts, path: &Path) -> Result<(FileSource, Option<So
     Ok((resumed, Some(known)))
 }
 
-/// Appends a batch; waits out what may pass until the job is cancelled.
-async fn append(parts: &IngestParts, batch: AppendBatch, cancel: &CancellationToken) -> Result<(), Error> {
+/// Appends a batch; waits out what may pass until the job is cancelled. Nothing is given for a batch that an attempt
+/// before had appended.
+async fn append(parts: &IngestParts, batch: AppendBatch, cancel: &CancellationToken) -> Result<Appended, Error> {
     let mut pause = Duration::from_millis(200);
     loop {
         match parts.log.append(batch.clone()).await {
             Ok(outcome) => {
                 parts.state.set_trouble(None);
-                if matches!(outcome, AppendOutcome::Appended(_)) {
-                    parts.metrics.events_logged(batch.records.len() as u64);
-                    parts.state.appended.fetch_add(batch.records.len() as u64, Ordering::Relaxed);
-                }
+                let AppendOutcome::Appended(appended) = outcome else { return Ok(Appended::new()) };
+                parts.metrics.events_logged(batch.records.len() as u64);
+                parts.state.appended.fetch_add(batch.records.len() as u64, Ordering::Relaxed);
                 parts.probe.reached(Point::Appended);
-                return Ok(());
+                return Ok(appended);
             }
             Err(error) if error.kind() == domain::ErrorKind::Unavailable && !cancel.is_cancelled() => {
                 warn!(%error, pause_ms = pause.as_millis(), "ingest waits until the log takes records again");

@@ -23,6 +23,7 @@ pub mod train;
 pub mod evaluate;
 
 pub mod first_model;
+pub mod follow;
 pub mod maintain;
 pub mod score_history;
 

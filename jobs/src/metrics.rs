@@ -5,6 +5,7 @@
 
 use std::{fmt, fs, sync::Arc};
 
+use domain::{Fate, FateCounts};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
@@ -27,38 +28,6 @@ const REQUEST_BUCKETS: [f64; 12] = [5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3
 
 /// Upper bounds of the commit duration buckets, in seconds.
 const COMMIT_BUCKETS: [f64; 10] = [5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 2.5e-1, 5e-1, 1.0, 2.5, 10.0];
-
-/// What admission decided about a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fate {
-    /// A heartbeat.
-    Control,
-    /// Not a valid record.
-    Dead,
-    /// Older than the watermark.
-    Late,
-    /// Seen before.
-    Duplicate,
-    /// Folded.
-    Admitted,
-}
-
-impl Fate {
-    /// Every fate, in the order in which they are tested.
-    pub const ALL: [Self; 5] = [Self::Control, Self::Dead, Self::Late, Self::Duplicate, Self::Admitted];
-
-    /// The name in the label.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Control => "control",
-            Self::Dead => "dead",
-            Self::Late => "late",
-            Self::Duplicate => "duplicate",
-            Self::Admitted => "admitted",
-        }
-    }
-}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FateLabel {
@@ -130,9 +99,7 @@ impl Metrics {
             panics: Counter::default(),
         };
         metrics.register();
-        for fate in Fate::ALL {
-            metrics.records_folded(fate, 0);
-        }
+        metrics.records_folded(&FateCounts::default());
         for origin in Origin::ALL {
             metrics.predicted(origin, 0, 0);
         }
@@ -165,9 +132,11 @@ impl Metrics {
         self.events_logged.inc_by(count);
     }
 
-    /// Counts records that met `fate`.
-    pub fn records_folded(&self, fate: Fate, count: u64) {
-        self.records.get_or_create(&FateLabel { fate: fate.as_str() }).inc_by(count);
+    /// Counts records by their fate.
+    pub fn records_folded(&self, counts: &FateCounts) {
+        for fate in Fate::ALL {
+            self.records.get_or_create(&FateLabel { fate: fate.as_str() }).inc_by(counts.of(fate));
+        }
     }
 
     /// Counts one commit of `rows` rows to `table` that took `seconds`.
@@ -264,7 +233,10 @@ mod tests {
     fn what_was_counted_is_written() {
         let metrics = Metrics::new();
         metrics.events_logged(7);
-        metrics.records_folded(Fate::Admitted, 6);
+        let mut fates = FateCounts::default();
+        fates.count(Fate::Admitted);
+        fates.count(Fate::Admitted);
+        metrics.records_folded(&fates);
         metrics.committed("features", 6, 0.02);
         metrics.committed("features", 4, 0.02);
         metrics.predicted(Origin::Live, 6, 2);
@@ -274,7 +246,7 @@ mod tests {
         let text = metrics.encode().unwrap();
         for line in [
             "sentinel_events_logged_total 7",
-            "sentinel_records_folded_total{fate=\"admitted\"} 6",
+            "sentinel_records_folded_total{fate=\"admitted\"} 2",
             "sentinel_rows_committed_total{table=\"features\"} 10",
             "sentinel_commits_total{table=\"features\"} 2",
             "sentinel_commit_duration_seconds_count{table=\"features\"} 2",

@@ -7,13 +7,14 @@
 mod lane;
 mod repair;
 mod scorer;
+mod silent;
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use domain::{Clock, Offset, Partition, Probe, probe::Point};
+use domain::{Clock, FateCounts, Offset, Partition, Probe, probe::Point};
 use futures::future::{select_all, try_join_all};
 use lake::{Lake, PartitionFlush, TableName, registry::Registry};
 use streams::{EventLog, ReadItem};
@@ -29,6 +30,8 @@ use crate::{
     metrics::Metrics,
 };
 use lane::Lane;
+
+pub use silent::{fates, replay_offsets};
 
 /// Records read from one partition at a time.
 const READ_RECORDS: usize = 20_000;
@@ -109,16 +112,8 @@ impl StreamState {
 /// What a run of the job did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamReport {
-    /// Records folded.
-    pub records: u64,
-    /// Events admitted.
-    pub admitted: u64,
-    /// Events that came too late.
-    pub late: u64,
-    /// Events that came twice.
-    pub duplicates: u64,
-    /// Records that cannot be events.
-    pub dead: u64,
+    /// Records folded, by their fate.
+    pub fates: FateCounts,
     /// Predictions made.
     pub predictions: u64,
 }
@@ -215,8 +210,8 @@ impl Job {
             })
         });
         for (lane, counts) in try_join_all(tasks).await? {
-            self.report.add(counts);
-            counts.count_into(&self.parts.metrics);
+            self.report.fates.add(&counts);
+            self.parts.metrics.records_folded(&counts);
             let fresh = lane.unpublished();
             self.parts.feed.push_live(fresh);
             let anomalies = fresh.iter().filter(|prediction| prediction.is_anomaly).count();
@@ -324,16 +319,6 @@ async fn commit(parts: &StreamParts, flush: Arc<Vec<PartitionFlush>>, cancel: &C
                 return Err(error.into());
             }
         }
-    }
-}
-
-impl StreamReport {
-    fn add(&mut self, counts: lane::Counts) {
-        self.records += counts.records();
-        self.admitted += counts.admitted;
-        self.late += counts.late;
-        self.duplicates += counts.duplicates;
-        self.dead += counts.dead;
     }
 }
 

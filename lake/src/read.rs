@@ -13,6 +13,8 @@ use arrow::{
 use deltalake::{
     DeltaTable, DeltaTableError,
     datafusion::{error::DataFusionError, execution::SendableRecordBatchStream, prelude::SessionContext},
+    kernel::Action,
+    logstore::get_actions,
 };
 use domain::{
     FEATURE_NAMES, Fate, FeatureVector, LateReason, Offset, Partition, Prediction, Source, Symbol, Timestamp,
@@ -26,11 +28,13 @@ use crate::{
     table::{load, load_version},
 };
 
-/// One version of a table, open for SQL.
+/// One version of a table, or what one commit added to it, open for SQL.
 #[derive(Debug)]
 pub struct Pinned {
     table: TableName,
     delta: DeltaTable,
+    /// The only files that are read; all, where absent.
+    files: Option<Vec<String>>,
 }
 
 /// What a feature row contributes to training, evaluation and scoring.
@@ -98,7 +102,7 @@ impl Lake {
     /// # Errors
     /// Where the table cannot be read.
     pub async fn pin(&self, table: TableName) -> Result<Pinned, Error> {
-        Ok(Pinned { table, delta: load(self.store(), table).await? })
+        Ok(Pinned { table, delta: load(self.store(), table).await?, files: None })
     }
 
     /// Pins a version of a table.
@@ -106,7 +110,24 @@ impl Lake {
     /// # Errors
     /// Where there is no such version.
     pub async fn pin_version(&self, table: TableName, version: u64) -> Result<Pinned, Error> {
-        Ok(Pinned { table, delta: load_version(self.store(), table, version).await? })
+        Ok(Pinned { table, delta: load_version(self.store(), table, version).await?, files: None })
+    }
+
+    /// Pins the rows that the commit of a version added; none, where it only arranged rows in other files.
+    ///
+    /// # Errors
+    /// Where there is no such version, or vacuum has removed its files.
+    pub async fn pin_added(&self, table: TableName, version: u64) -> Result<Pinned, Error> {
+        let delta = load_version(self.store(), table, version).await?;
+        let failed = |source| Error::delta(format!("read a commit of table `{}`", table.as_str()))(source);
+        let commit = delta.log_store().read_commit_entry(version).await.map_err(failed)?;
+        let commit = commit.ok_or_else(|| failed(DeltaTableError::InvalidVersion(version)))?;
+        let actions = get_actions(version, &commit).map_err(failed)?;
+        let added = actions.into_iter().filter_map(|action| match action {
+            Action::Add(add) if add.data_change => Some(add.path),
+            _ => None,
+        });
+        Ok(Pinned { table, delta, files: Some(added.collect()) })
     }
 
     /// What the tables say became of a record; `None` where they hold nothing about it, as for a heartbeat.
@@ -149,7 +170,11 @@ impl Pinned {
         let failed = |e: DataFusionError| self.failed("query")(DeltaTableError::from(e));
         let context = SessionContext::new();
         self.delta.update_datafusion_session(&context.state()).map_err(self.failed("read"))?;
-        let provider = self.delta.table_provider().await.map_err(failed)?;
+        let mut provider = self.delta.table_provider();
+        if let Some(files) = &self.files {
+            provider = provider.with_file_paths(files);
+        }
+        let provider = provider.await.map_err(failed)?;
         context.register_table(self.table.as_str(), provider).map_err(failed)?;
         context.sql(sql).await.map_err(failed)?.execute_stream().await.map_err(failed)
     }
@@ -225,17 +250,32 @@ impl Pinned {
         Ok(rows)
     }
 
+    /// Every prediction in the order of event time.
+    ///
+    /// # Errors
+    /// As [`Pinned::query`]; also where this is not `predictions`.
+    pub async fn predictions(&self) -> Result<Vec<Prediction>, Error> {
+        self.predictions_in("ORDER BY timestamp, partition, \"offset\"").await
+    }
+
     /// The newest `limit` predictions by event time, oldest of them first.
     ///
     /// # Errors
     /// As [`Pinned::query`]; also where this is not `predictions`.
     pub async fn newest_predictions(&self, limit: usize) -> Result<Vec<Prediction>, Error> {
+        let newest_first = format!("ORDER BY timestamp DESC, partition DESC, \"offset\" DESC LIMIT {limit}");
+        let mut rows = self.predictions_in(&newest_first).await?;
+        rows.reverse();
+        Ok(rows)
+    }
+
+    async fn predictions_in(&self, order: &str) -> Result<Vec<Prediction>, Error> {
         let columns = FEATURE_NAMES.join(", ");
         let sql = format!(
             "SELECT partition, \"offset\", ingest_time, timestamp, CAST(symbol AS VARCHAR) AS symbol, {columns}, \
              label_is_anomaly AS is_anomaly, CAST(label_anomaly_type AS VARCHAR) AS anomaly_type, \
              CAST(source AS VARCHAR) AS source, anomaly_score, is_anomaly AS verdict, model_version, in_sample \
-             FROM predictions ORDER BY timestamp DESC, partition DESC, \"offset\" DESC LIMIT {limit}"
+             FROM predictions {order}"
         );
         let mut rows = Vec::new();
         for batch in self.rows(&sql).await? {
@@ -244,7 +284,6 @@ impl Pinned {
                 rows.push(columns.prediction(row)?);
             }
         }
-        rows.reverse();
         Ok(rows)
     }
 
@@ -383,5 +422,29 @@ impl<'a> Columns<'a> {
 
     fn unexpected(&self, column: &'static str) -> Error {
         Error::UnexpectedColumn { table: self.table.as_str(), column }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{flush, lake};
+
+    #[tokio::test]
+    async fn a_commit_added_its_own_rows_and_a_compaction_none() {
+        let (_folder, lake) = lake().await;
+        for start in [0, 10, 20] {
+            lake.flush("topic", flush(start, start + 10)).await.unwrap();
+        }
+        let offsets = async |version| {
+            let added = lake.pin_added(TableName::Features, version).await.unwrap();
+            added.texts("SELECT \"offset\" FROM features ORDER BY 1").await.unwrap().concat()
+        };
+        let texts = |offsets: std::ops::Range<i64>| offsets.map(|offset| offset.to_string()).collect::<Vec<_>>();
+        assert_eq!(lake.compact(TableName::Features).await.unwrap().version, 4);
+        assert_eq!(offsets(0).await, texts(0..0));
+        assert_eq!(offsets(2).await, texts(10..20));
+        assert_eq!(offsets(4).await, texts(0..0));
+        assert!(lake.pin_added(TableName::Features, 5).await.is_err());
     }
 }

@@ -1,17 +1,21 @@
 //! `sentinel ingest`: moves events from a source into the log, and nothing else.
 
 use std::{
-    fmt::Write,
     path::Path,
     sync::{Mutex, PoisonError},
 };
 
-use jobs::ingest::{self, IngestReport};
+use domain::{Fate, LateReason};
+use jobs::{
+    ingest::{self, IngestReport},
+    stream,
+};
 
 use crate::{
     Outcome,
     app::App,
     cli::{IngestCommand, IngestFileArgs, IngestSimulatedArgs},
+    commands::sentence,
     config::Settings,
     output,
     progress::{Progress, Task},
@@ -21,27 +25,32 @@ use crate::{
 /// Runs `ingest file` or `ingest simulated`.
 pub async fn run(command: &IngestCommand, settings: &Settings, progress: &Progress) -> anyhow::Result<Outcome> {
     let app = App::open(settings).await?;
-    let report = match command {
+    let told = match command {
         IngestCommand::File(args) => files(&app, args, settings, progress).await,
         IngestCommand::Simulated(args) => simulated(&app, args, settings, progress).await,
     }?;
-    output::line(&describe(&report))?;
+    output::line(&told)?;
     app.close().await;
     Ok(Outcome::Fine)
 }
 
-async fn files(
-    app: &App,
-    args: &IngestFileArgs,
-    settings: &Settings,
-    progress: &Progress,
-) -> anyhow::Result<IngestReport> {
+/// Appends the files, then folds what was appended without keeping rows, to say how much of it the tables will refuse.
+async fn files(app: &App, args: &IngestFileArgs, settings: &Settings, progress: &Progress) -> anyhow::Result<String> {
+    let replay = stream::replay_offsets(app.log.as_ref(), &app.lake).await?;
     let shown = FileProgress::new(progress);
     let tell = |path: &Path, read, total| shown.tell(path, read, total);
     let speed = settings.source.speed();
     let report = ingest::files(&app.ingest_parts(), &args.paths, speed, args.is_final, &app.cancel, &tell).await?;
     shown.finish();
-    Ok(report)
+    let fates = stream::fates(app.log.as_ref(), &replay, &report.appended).await?;
+    let refused = [
+        (fates.of(Fate::Late(LateReason::Duplicate)), "of them came twice"),
+        (
+            fates.of(Fate::Late(LateReason::Late)),
+            "of them come too late and will wait in `late_events`; a backfill is the door for older events",
+        ),
+    ];
+    Ok(sentence(describe(&report), refused))
 }
 
 async fn simulated(
@@ -49,28 +58,25 @@ async fn simulated(
     args: &IngestSimulatedArgs,
     settings: &Settings,
     progress: &Progress,
-) -> anyhow::Result<IngestReport> {
+) -> anyhow::Result<String> {
     let market = settings_to_parts::market(&settings.source, &args.simulated, app.clock.now());
     let run = settings_to_parts::simulated_run(&settings.source, &args.simulated);
     let shown = CatchUp::new(progress);
     let tell = |done, total| shown.tell(done, total);
-    Ok(ingest::simulated(&app.ingest_parts(), market, run, &app.cancel, &tell, || shown.finish()).await?)
+    let report = ingest::simulated(&app.ingest_parts(), market, run, &app.cancel, &tell, || shown.finish()).await?;
+    Ok(describe(&report))
 }
 
 /// A report as a sentence.
 pub fn describe(report: &IngestReport) -> String {
-    let mut text = format!("{} records appended", report.records);
-    for (count, what) in [
-        (report.files_known, "files were ingested before"),
-        (report.skipped, "frames of other streams skipped"),
-        (report.undecoded, "lines could not be read; `sentinel dead-letters list` shows them once they are folded"),
-    ] {
-        if count > 0 {
-            // Writing to a string does not fail.
-            let _ = write!(text, "; {count} {what}");
-        }
-    }
-    text
+    sentence(
+        format!("{} records appended", report.records),
+        [
+            (report.files_known, "files were ingested before"),
+            (report.skipped, "frames of other streams skipped"),
+            (report.undecoded, "lines could not be read; `sentinel dead-letters list` shows them once they are folded"),
+        ],
+    )
 }
 
 /// The bar of a simulated market that makes up for the time before now.

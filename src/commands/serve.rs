@@ -6,7 +6,7 @@ use anyhow::Context;
 use api::Service;
 use domain::{Kind, Source};
 
-use jobs::first_model;
+use jobs::{first_model, follow::follow_predictions};
 use lake::TableName;
 use tokio::net::TcpListener;
 
@@ -15,6 +15,7 @@ use crate::{
     app::App,
     commands::Unavailable,
     config::{Settings, SourceKind},
+    elsewhere::Elsewhere,
     locks::{Role, RoleLock},
     status::ProgramStatus,
 };
@@ -24,14 +25,23 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Outcome> {
     let _lock = RoleLock::acquire(&settings.data.dir, Role::Http)?;
     let listener = bind(settings.http.bind).await?;
     let app = App::open(settings).await?;
-    app.restore_feed().await?;
-    let status = ProgramStatus::new(&app, settings.model.first_model_rows, false).await?;
+    let restored = app.restore_feed().await?;
+    let elsewhere = Elsewhere::new(&app, &settings.data.dir).await?;
+    let status = ProgramStatus::without_jobs(&app, settings.model.first_model_rows, elsewhere.clone());
     let service = service(&app, settings, status).await?;
     tracing::info!("serving http://{}", listener.local_addr()?);
     let cancel = app.cancel.clone();
     let follow = first_model::follow_champion(&app.models, &app.champion, &app.metrics, &app.cancel);
+    let feed = follow_predictions(&app.lake, &app.feed, restored, &app.cancel);
+    let watch = elsewhere.watch(&app, &app.cancel);
     let serve = api::serve(listener, service, async move { cancel.cancelled().await });
-    let (served, ()) = tokio::join!(serve, follow);
+    // A service that has failed leaves nothing to keep current.
+    let serve = async {
+        let served = serve.await;
+        app.cancel.cancel();
+        served
+    };
+    let (served, (), (), ()) = tokio::join!(serve, follow, feed, watch);
     served.context("the HTTP service ended")?;
     app.close().await;
     Ok(Outcome::Fine)

@@ -1,8 +1,6 @@
 //! `sentinel stream`: folds the log into the tables.
 
-use std::fmt::Write;
-
-use domain::Partition;
+use domain::{Fate, LateReason, Partition};
 use jobs::{
     first_model,
     stream::{self, StreamReport, Until},
@@ -12,7 +10,7 @@ use crate::{
     Outcome,
     app::App,
     cli::StreamArgs,
-    commands::Refused,
+    commands::{Refused, sentence},
     config::Settings,
     locks::{Role, RoleLock},
     output, settings_to_parts,
@@ -44,19 +42,20 @@ pub fn lock(settings: &Settings, partitions: &[Partition]) -> anyhow::Result<Vec
 
 /// A report as a sentence; late events name the door that takes them.
 pub fn describe(report: &StreamReport) -> String {
-    let mut text = format!("{} records folded, {} events admitted", report.records, report.admitted);
-    for (count, what) in [
-        (report.predictions, "scored"),
-        (report.duplicates, "came twice"),
-        (report.dead, "are dead letters, see `sentinel dead-letters list`"),
-        (report.late, "came too late and wait in `late_events`; a backfill is the door for older events"),
-    ] {
-        if count > 0 {
-            // Writing to a string does not fail.
-            let _ = write!(text, "; {count} {what}");
-        }
-    }
-    text
+    let fates = &report.fates;
+    let head = format!("{} records folded, {} events admitted", fates.total(), fates.of(Fate::Admitted));
+    sentence(
+        head,
+        [
+            (report.predictions, "scored"),
+            (fates.of(Fate::Late(LateReason::Duplicate)), "came twice"),
+            (fates.of(Fate::Dead), "are dead letters, see `sentinel dead-letters list`"),
+            (
+                fates.of(Fate::Late(LateReason::Late)),
+                "came too late and wait in `late_events`; a backfill is the door for older events",
+            ),
+        ],
+    )
 }
 
 fn partitions(args: &StreamArgs, count: u32) -> anyhow::Result<Vec<Partition>> {

@@ -37,7 +37,7 @@ pub async fn run(args: &UpArgs, settings: &Settings, progress: &Progress) -> any
     let listener = serve::bind(settings.http.bind).await?;
     let app = App::open(settings).await?;
     app.restore_feed().await?;
-    let status = ProgramStatus::new(&app, settings.model.first_model_rows, true).await?;
+    let status = ProgramStatus::with_jobs(&app, settings.model.first_model_rows).await?;
     let service = serve::service(&app, settings, status).await?;
     info!(data = %settings.data.dir.display(), "serving http://{}", listener.local_addr()?);
     let cancelled = app.cancel.clone();

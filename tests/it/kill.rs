@@ -1,7 +1,9 @@
 //! A process that is killed at any point loses nothing and doubles nothing.
 //!
-//! The same finite market is taken in twice: undisturbed, and with kills at named points. Every table must hold the
-//! same rows, all but the time of the append.
+//! The same finite market, and files of a market with late, repeated and broken lines, are taken in twice: undisturbed,
+//! and with kills at named points. Every table must hold the same rows, all but the time of the append.
+
+use std::{fmt::Write, fs};
 
 use lake::TableName;
 
@@ -30,29 +32,62 @@ fn killed_at_any_point_every_table_ends_with_the_rows_of_an_undisturbed_run() {
         let difference = expected.iter().zip(&actual).find(|(expected, actual)| expected != actual);
         assert_eq!(difference, None, "first difference in {name}");
     }
-    assert_eq!(calm.rows(TableName::Events, &[]).len(), 6_000);
-    assert_eq!(calm.rows(TableName::Predictions, &[]).len(), 6_000);
+    let files = 2 * TROUBLED_LINES;
+    let dead = files / BROKEN_EVERY;
+    let late = calm.rows(TableName::LateEvents, &[]).len();
+    assert!(late > files / LATE_EVERY, "only {late} late and repeated events");
+    assert_eq!(calm.rows(TableName::DeadLetters, &[]).len(), dead);
+    assert_eq!(calm.rows(TableName::Events, &[]).len(), 6_000 + files - dead - late);
+    assert_eq!(calm.rows(TableName::Predictions, &[]).len(), 6_000 + files - dead - late);
 }
 
-/// Takes in the market, trains in the middle of it, and takes in the rest.
+/// Takes in the market and a file, trains in the middle of it, and takes in the rest.
 fn live_through(data: &Data, mut storm: Option<&mut Storm>) {
-    for events in BEFORE_TRAINING {
-        take_in(data, events, storm.as_deref_mut());
+    let market = |events| format!("ingest simulated --events {events} {MARKET}");
+    for (name, first) in [("one.jsonl", 0), ("two.jsonl", TROUBLED_LINES - 30)] {
+        fs::write(data.path().join(name), troubled_lines(first)).unwrap();
+    }
+    for ingest in [market(BEFORE_TRAINING[0]), "ingest file one.jsonl".to_owned(), market(BEFORE_TRAINING[1])] {
+        take_in(data, &ingest, storm.as_deref_mut());
     }
     data.run("train --trees 20");
-    for events in AFTER_TRAINING {
-        take_in(data, events, storm.as_deref_mut());
+    for ingest in [market(AFTER_TRAINING[0]), "ingest file two.jsonl".to_owned(), market(AFTER_TRAINING[1])] {
+        take_in(data, &ingest, storm.as_deref_mut());
     }
 }
 
-/// Appends the market up to `events` and folds the log to its end, through all the kills.
-fn take_in(data: &Data, events: u32, storm: Option<&mut Storm>) {
-    let mut points = storm;
-    for command in [format!("ingest simulated --events {events} {MARKET}"), "stream --once".to_owned()] {
-        if let Some(storm) = points.as_deref_mut() {
-            storm.pass_over(data, &command);
+/// Lines of each file, and which of them are broken, and late or repeated.
+const TROUBLED_LINES: usize = 400;
+const BROKEN_EVERY: usize = 40;
+const LATE_EVERY: usize = 25;
+
+/// A trade a second from trade `first` on, with lines among them that cannot be read, come too late or come twice.
+fn troubled_lines(first: usize) -> String {
+    let mut lines = String::new();
+    for number in 0..TROUBLED_LINES {
+        let trade = match number {
+            _ if number % BROKEN_EVERY == 1 => {
+                lines.push_str("{\"symbol\":\"KO-USDT\",\"price\":\n");
+                continue;
+            }
+            _ if number % LATE_EVERY == 2 => (first + number).saturating_sub(100),
+            _ if number % LATE_EVERY == 3 => first + number - 1,
+            _ => first + number,
+        };
+        let (time, price) = (1_710_000_000 + trade, 60.0 + f64::from(u32::try_from(trade % 17).unwrap()) / 8.0);
+        let line = format!("\"timestamp\":{time},\"symbol\":\"KO-USDT\",\"price\":{price},\"volume\":2.5");
+        writeln!(lines, "{{{line},\"trade_id\":{trade}}}").unwrap();
+    }
+    lines
+}
+
+/// Appends a source and folds the log to its end, through all the kills.
+fn take_in(data: &Data, ingest: &str, mut storm: Option<&mut Storm>) {
+    for command in [ingest, "stream --once"] {
+        if let Some(storm) = storm.as_deref_mut() {
+            storm.pass_over(data, command);
         }
-        let output = data.sentinel(&command).env(FLUSH_ROWS.0, FLUSH_ROWS.1).output().unwrap();
+        let output = data.sentinel(command).env(FLUSH_ROWS.0, FLUSH_ROWS.1).output().unwrap();
         assert!(output.status.success(), "{command}: {}", printed(&output));
     }
 }

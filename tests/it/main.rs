@@ -7,11 +7,14 @@ mod requirements;
 
 mod tidy;
 
+mod late;
 mod recorded;
 
 mod kill;
 mod torn;
 mod windows_peer;
+
+mod apart;
 
 mod example_vectors;
 mod forest_peer;

@@ -2,53 +2,16 @@
 
 use std::sync::Arc;
 
-use domain::{Fate, Fold, LateReason, Offset, Output, Partition, Prediction, Timestamp};
+use domain::{Fate, FateCounts, Fold, Offset, Partition, Prediction, Timestamp};
 use lake::{PartitionFlush, TableName, lake::next_id, rows::GapRow};
-use streams::{LogBatch, ReadItem, codec};
+use streams::ReadItem;
 
-use super::{StreamParts, announce, scorer::Scorer};
-use crate::{
-    active::ActiveModel,
-    error::Error,
-    metrics::{self, Metrics},
+use super::{
+    StreamParts, announce,
+    scorer::Scorer,
+    silent::{fold_batch, fold_silently},
 };
-
-/// Records read at a time while a state is rebuilt.
-const REBUILD_RECORDS: usize = 50_000;
-
-/// Fates counted.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Counts {
-    pub admitted: u64,
-    pub late: u64,
-    pub duplicates: u64,
-    pub dead: u64,
-    pub control: u64,
-}
-
-impl Counts {
-    pub(super) const fn records(self) -> u64 {
-        self.admitted + self.late + self.duplicates + self.dead + self.control
-    }
-
-    pub(super) fn count_into(self, metrics: &Metrics) {
-        metrics.records_folded(metrics::Fate::Admitted, self.admitted);
-        metrics.records_folded(metrics::Fate::Late, self.late);
-        metrics.records_folded(metrics::Fate::Duplicate, self.duplicates);
-        metrics.records_folded(metrics::Fate::Dead, self.dead);
-        metrics.records_folded(metrics::Fate::Control, self.control);
-    }
-
-    const fn count(&mut self, fate: Fate) {
-        match fate {
-            Fate::Admitted => self.admitted += 1,
-            Fate::Late(LateReason::Late) => self.late += 1,
-            Fate::Late(LateReason::Duplicate) => self.duplicates += 1,
-            Fate::Dead => self.dead += 1,
-            Fate::Control => self.control += 1,
-        }
-    }
-}
+use crate::{active::ActiveModel, error::Error};
 
 /// A partition's part of the job.
 pub(super) struct Lane {
@@ -112,8 +75,8 @@ impl Lane {
     }
 
     /// Folds what was read and scores the new feature rows. Work for a blocking thread.
-    pub(super) fn fold(&mut self, items: Vec<ReadItem>, now: Timestamp) -> Counts {
-        let mut counts = Counts::default();
+    pub(super) fn fold(&mut self, items: Vec<ReadItem>, now: Timestamp) -> FateCounts {
+        let mut counts = FateCounts::default();
         let old_rows = self.pending.output.features.len();
         for item in items {
             match item {
@@ -157,47 +120,17 @@ impl Lane {
 
 /// Folds from `replay` to `next` without keeping rows, and checks that the last record met the fate that is stored.
 async fn rebuild(parts: &StreamParts, partition: Partition, replay: Offset, next: Offset) -> Result<Fold, Error> {
-    let mut fold = Fold::new(partition, replay);
-    let mut last = None;
-    while fold.next() < next {
-        let wanted = usize::try_from(next - fold.next()).unwrap_or(REBUILD_RECORDS).min(REBUILD_RECORDS);
-        let items = parts.log.read(partition, fold.next(), wanted).await?;
-        (fold, last) = tokio::task::spawn_blocking(move || rebuild_from(fold, items, next)).await?;
-    }
-    if let Some((offset, now)) = last {
+    let fold = Fold::new(partition, replay);
+    let (fold, last) =
+        fold_silently(parts.log.as_ref(), fold, next, None, |last, offset, fate| *last = Some((offset, fate))).await?;
+    // Where the log has lost the last record, there is nothing to compare.
+    if let Some((offset, fate)) = last.filter(|(offset, _)| offset + 1 == next) {
+        let now = (fate != Fate::Control).then_some(fate);
         let stored = parts.lake.stored_fate(partition, offset).await?;
         if stored != now {
-            let text = |fate: Option<Fate>| fate.map_or_else(|| "nothing".to_owned(), |fate| format!("{fate:?}"));
+            let text = |fate: Option<Fate>| fate.map_or("nothing", Fate::as_str).to_owned();
             return Err(Error::FateChanged { partition, offset, now: text(now), stored: text(stored) });
         }
     }
     Ok(fold)
-}
-
-/// The fold after the items below `next`, and the last record with the fate that leaves a row, if any.
-fn rebuild_from(mut fold: Fold, items: Vec<ReadItem>, next: Offset) -> (Fold, Option<(Offset, Option<Fate>)>) {
-    let mut last = None;
-    for item in items {
-        match item {
-            ReadItem::Batch(mut batch) => {
-                batch.truncate_at(next);
-                let mut silent = Output::default();
-                fold_batch(&mut fold, &batch, &mut silent, |offset, fate| {
-                    last = Some((offset, (fate != Fate::Control).then_some(fate)));
-                });
-            }
-            ReadItem::Gap { to, .. } => {
-                fold.skip_to(to.min(next));
-                last = None;
-            }
-        }
-    }
-    (fold, last)
-}
-
-fn fold_batch(fold: &mut Fold, batch: &LogBatch, out: &mut Output, mut met: impl FnMut(Offset, Fate)) {
-    for record in batch.records() {
-        let decoded = codec::decode(record.key, record.value).map_err(|error| error.to_string());
-        met(record.offset, fold.apply(record, decoded, out));
-    }
 }

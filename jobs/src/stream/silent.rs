@@ -1,0 +1,89 @@
+//! Folding without keeping rows: to rebuild a state, or to learn what becomes of records.
+
+use std::ops::Range;
+
+use domain::{Fate, FateCounts, Fold, Offset, Output, Partition};
+use lake::Lake;
+use streams::{EventLog, LogBatch, ReadItem, codec};
+
+use crate::error::Error;
+
+/// Records read at a time.
+const READ_RECORDS: usize = 50_000;
+
+/// Per partition, the offset from which folding reproduces the state that records appended from now on will meet.
+///
+/// # Errors
+/// Where the lake cannot be read.
+pub async fn replay_offsets(log: &dyn EventLog, lake: &Lake) -> Result<Vec<Offset>, Error> {
+    let mut offsets = Vec::new();
+    for partition in 0..log.partitions() {
+        offsets.push(lake.progress(log.topic_id(), partition).await?.replay);
+    }
+    Ok(offsets)
+}
+
+/// What the stream job has made, or will make, of the records in `appended`; `replay` is what [`replay_offsets`] gave
+/// before they were appended.
+///
+/// # Errors
+/// Where the log cannot be read.
+pub async fn fates(
+    log: &dyn EventLog,
+    replay: &[Offset],
+    appended: &[(Partition, Range<Offset>)],
+) -> Result<FateCounts, Error> {
+    let mut counts = FateCounts::default();
+    for (partition, start) in (0..).zip(replay) {
+        let ranges: Vec<_> =
+            appended.iter().filter(|(of, _)| *of == partition).map(|(_, range)| range.clone()).collect();
+        let Some(end) = ranges.iter().map(|range| range.end).max() else { continue };
+        let (fold, seen) = (Fold::new(partition, *start), (FateCounts::default(), ranges));
+        let (_, (of_partition, _)) = fold_silently(log, fold, end, seen, |(counts, ranges), offset, fate| {
+            if ranges.iter().any(|range| range.contains(&offset)) {
+                counts.count(fate);
+            }
+        })
+        .await?;
+        counts.add(&of_partition);
+    }
+    Ok(counts)
+}
+
+/// Folds up to `end` and drops the rows; `note` takes every record's fate into `seen`.
+pub(super) async fn fold_silently<S: Send + 'static>(
+    log: &dyn EventLog,
+    mut fold: Fold,
+    end: Offset,
+    mut seen: S,
+    note: fn(&mut S, Offset, Fate),
+) -> Result<(Fold, S), Error> {
+    while fold.next() < end {
+        let wanted = usize::try_from(end - fold.next()).unwrap_or(READ_RECORDS).min(READ_RECORDS);
+        let items = log.read(fold.partition(), fold.next(), wanted).await?;
+        (fold, seen) = tokio::task::spawn_blocking(move || {
+            for item in items {
+                match item {
+                    ReadItem::Batch(mut batch) => {
+                        batch.truncate_at(end);
+                        fold_batch(&mut fold, &batch, &mut Output::default(), |offset, fate| {
+                            note(&mut seen, offset, fate);
+                        });
+                    }
+                    ReadItem::Gap { to, .. } => fold.skip_to(to.min(end)),
+                }
+            }
+            (fold, seen)
+        })
+        .await?;
+    }
+    Ok((fold, seen))
+}
+
+/// Folds the records of a batch; `met` is told every record's fate.
+pub(super) fn fold_batch(fold: &mut Fold, batch: &LogBatch, out: &mut Output, mut met: impl FnMut(Offset, Fate)) {
+    for record in batch.records() {
+        let decoded = codec::decode(record.key, record.value).map_err(|error| error.to_string());
+        met(record.offset, fold.apply(record, decoded, out));
+    }
+}
