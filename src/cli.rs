@@ -63,6 +63,8 @@ pub enum Command {
     Train(TrainArgs),
     /// Measure a model on the lake's features
     Evaluate(EvaluateArgs),
+    /// Make derived rows again from the events and compare every value
+    Verify(VerifyArgs),
     /// Look at the registered models
     #[command(subcommand)]
     Model(ModelCommand),
@@ -260,6 +262,32 @@ pub struct EvaluateArgs {
     pub model: ModelSelector,
     #[command(flatten)]
     pub range: TimeRangeArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// `sentinel verify`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  sentinel verify
+  sentinel verify --table features --symbols BTC-USDT --from 2024-03-09 --to 2024-03-10
+  sentinel verify --log
+
+Folds the events again and scores the predictions again, with the models that made them, and compares every value bit
+for bit. Exit code 1 where anything differs. It only reads, and may run beside everything else.")]
+pub struct VerifyArgs {
+    /// Only this table: features, windows or predictions
+    #[arg(long, value_name = "TABLE")]
+    pub table: Option<String>,
+    #[command(flatten)]
+    pub range: TimeRangeArgs,
+    /// Only these symbols
+    #[arg(long, value_name = "S,...", value_delimiter = ',')]
+    pub symbols: Option<Vec<Symbol>>,
+    /// Prove as well that every record still in the log has exactly one fate in the tables
+    #[arg(long)]
+    pub log: bool,
     #[command(flatten)]
     pub output: OutputArgs,
 }

@@ -11,6 +11,7 @@ mod stream;
 mod table;
 mod train;
 mod up;
+mod verify;
 
 use std::fmt::Write;
 
@@ -37,6 +38,7 @@ pub async fn run(
         Command::Serve(_) => serve::run(settings).await,
         Command::Train(args) => train::run(args, settings).await,
         Command::Evaluate(args) => evaluate::run(args, settings).await,
+        Command::Verify(args) => verify::run(args, settings, progress).await,
         Command::Model(command) => model::run(command, settings).await,
         Command::Table(command) => table::run(command, settings).await,
         Command::DeadLetters(command) => dead_letters::run(command, settings).await,

@@ -147,6 +147,12 @@ impl Side {
             Self::Sell => "sell",
         }
     }
+
+    /// The side with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Buy, Self::Sell].into_iter().find(|side| side.as_str() == name)
+    }
 }
 
 /// Identity of an event without a trade id: the ingest run and the sequence number in it.
@@ -156,6 +162,15 @@ pub struct IngestId {
     pub run: Box<str>,
     /// The position in the run.
     pub sequence: i64,
+}
+
+impl IngestId {
+    /// Reads `run:sequence`; the run may hold colons itself.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (run, sequence) = text.rsplit_once(':')?;
+        Some(Self { run: run.into(), sequence: sequence.parse().ok()? })
+    }
 }
 
 /// Prints as `run:sequence`.

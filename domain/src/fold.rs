@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    admission::{Admission, Fate, LateReason, impossible_time},
+    admission::{ALLOWED_LATENESS_MICROS, Admission, Fate, LateReason, impossible_time},
     event::{Event, Offset, Partition, Record},
     features::{FeatureRow, MAX_Z_SCORE},
     panes::{Moments, Panes, pane_of},
@@ -212,7 +212,8 @@ impl Fold {
         if let Fate::Late(reason) = fate {
             out.late.push(LateRow { cause, reason, watermark, event });
         } else {
-            state.rolling.admit(event, cause, state.admission.greatest(), out);
+            out.features.push(state.rolling.admit(&event, cause));
+            out.events.push(EventRow { cause, fold_time: state.admission.greatest(), event });
         }
         state.rolling.windows.close(symbol, state.admission.watermark(), cause, &mut out.windows);
         fate
@@ -242,25 +243,56 @@ impl Fold {
     }
 }
 
-/// What the statistics of one symbol need. It knows nothing of admission, so that `events` can be folded again.
+/// What the statistics of one symbol need. It knows nothing of admission.
 #[derive(Clone, Debug, Default)]
-pub struct Rolling {
+struct Rolling {
     panes: Panes,
     windows: OpenWindows,
     last_price: Option<f64>,
 }
 
 impl Rolling {
-    /// Folds one admitted event.
-    fn admit(&mut self, event: Event, cause: Cause, fold_time: Timestamp, out: &mut Output) {
+    /// Folds one admitted event into its feature row.
+    fn admit(&mut self, event: &Event, cause: Cause) -> FeatureRow {
         let log_return = event.log_return.unwrap_or_else(|| log_return(event.price, self.last_price));
         let values = [event.price, log_return, event.volume];
         let pane = pane_of(event.timestamp);
-        out.features.push(feature_row(&event, values, &self.panes.window(pane), cause));
+        let row = feature_row(event, values, &self.panes.window(pane), cause);
         self.panes.add(pane, values);
-        self.windows.add(&event, values);
+        self.windows.add(event, values);
         self.last_price = Some(event.price);
-        out.events.push(EventRow { cause, fold_time, event });
+        row
+    }
+}
+
+/// The fold of one symbol's admitted events alone, in the order in which they were admitted: what `events` says happened
+/// is taken as it is, and the same rows come out.
+#[derive(Clone, Debug, Default)]
+pub struct Refold {
+    rolling: Rolling,
+}
+
+impl Refold {
+    /// The fold of events that follow one with this price, whose window has passed.
+    #[must_use]
+    pub fn after_price(last_price: Option<f64>) -> Self {
+        Self { rolling: Rolling { last_price, ..Rolling::default() } }
+    }
+
+    /// Folds the next event and closes the windows that it has passed, which do not know what closed them first.
+    ///
+    /// # Panics
+    /// If the event is more than the window and the allowed lateness older than one before it.
+    pub fn admit(&mut self, row: &EventRow, windows: &mut Vec<WindowRow>) -> FeatureRow {
+        let feature = self.rolling.admit(&row.event, row.cause);
+        let watermark = row.fold_time.plus_micros(-ALLOWED_LATENESS_MICROS);
+        self.rolling.windows.close(row.event.symbol, watermark, row.cause, windows);
+        feature
+    }
+
+    /// Closes the windows that no event has passed yet.
+    pub fn finish(mut self, symbol: Symbol, cause: Cause, windows: &mut Vec<WindowRow>) {
+        self.rolling.windows.close(symbol, Timestamp::from_micros(i64::MAX), cause, windows);
     }
 }
 

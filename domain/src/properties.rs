@@ -9,13 +9,16 @@ use crate::{
     admission::{ALLOWED_LATENESS_MICROS, Fate, LateReason},
     event::{Event, Heartbeat, Offset, Record, Source},
     features::FeatureRow,
-    fold::{FORGET_AFTER_OFFSETS, Fold, MIN_EVENTS, Output, RawRecord},
+    fold::{FORGET_AFTER_OFFSETS, Fold, MIN_EVENTS, Output, RawRecord, Refold},
     panes::{PANE_MICROS, WINDOW_PANES, pane_of},
     symbol::Symbol,
     time::{MICROS, Timestamp},
+    windows::{Cause, WindowRow},
 };
 
 const START: i64 = 1_710_000_000 * MICROS;
+
+const NO_CAUSE: Cause = Cause { partition: 0, offset: 0, append_time: Timestamp::from_micros(0) };
 
 /// A record of the generated log.
 #[derive(Clone, Debug)]
@@ -173,6 +176,30 @@ proptest! {
     }
 
     #[test]
+    fn admitted_events_alone_give_the_same_rows_again(steps in log()) {
+        let out = fold_all(&steps).1;
+        for symbol in ["BTC-USDT", "ETH-USDT", "BNB-USDT"].map(|s| Symbol::parse(s).unwrap()) {
+            let starts = fresh_starts(&out, symbol);
+            let epoch = |offset| starts.partition_point(|start| *start <= offset);
+            let mut windows = Vec::new();
+            for number in 0..=starts.len() {
+                let mut refold = Refold::default();
+                for row in out.events.iter().filter(|r| r.event.symbol == symbol && epoch(r.cause.offset) == number) {
+                    let feature = refold.admit(row, &mut windows);
+                    prop_assert_eq!(Some(&feature), out.features.iter().find(|r| r.offset == row.cause.offset));
+                }
+                refold.finish(symbol, NO_CAUSE, &mut windows);
+            }
+            // Every window that the fold closed, in its order; those that are still open come last.
+            let stored = out.windows.iter().filter(|row| row.symbol == symbol);
+            for (stored, again) in stored.zip(windows) {
+                let WindowRow { partition, offset, ingest_time, .. } = *stored;
+                prop_assert_eq!(stored, &WindowRow { partition, offset, ingest_time, ..again });
+            }
+        }
+    }
+
+    #[test]
     fn statistics_agree_with_a_naive_recomputation(steps in log()) {
         let out = fold_all(&steps).1;
         for (index, row) in out.features.iter().enumerate() {
@@ -218,18 +245,19 @@ proptest! {
 fn naive_window(out: &Output, index: usize) -> Vec<&FeatureRow> {
     let row = &out.features[index];
     let pane = pane_of(row.timestamp);
-    let all_offsets: Vec<Offset> = symbol_offsets(out, row.symbol);
-    let fresh_since = all_offsets
-        .windows(2)
-        .filter(|pair| pair[1] <= row.offset && pair[1] - pair[0] >= FORGET_AFTER_OFFSETS)
-        .map(|pair| pair[1])
-        .max()
-        .unwrap_or(0);
+    let fresh_since = fresh_starts(out, row.symbol).into_iter().filter(|start| *start <= row.offset).max().unwrap_or(0);
     out.features[..index]
         .iter()
         .filter(|r| r.symbol == row.symbol && r.offset >= fresh_since)
         .filter(|r| (pane - WINDOW_PANES + 1..=pane).contains(&pane_of(r.timestamp)))
         .collect()
+}
+
+/// The offsets at which a symbol starts afresh because it was forgotten.
+fn fresh_starts(out: &Output, symbol: Symbol) -> Vec<Offset> {
+    let offsets = symbol_offsets(out, symbol);
+    let pairs = offsets.windows(2).filter(|pair| pair[1] - pair[0] >= FORGET_AFTER_OFFSETS);
+    pairs.map(|pair| pair[1]).collect()
 }
 
 fn symbol_offsets(out: &Output, symbol: Symbol) -> Vec<Offset> {

@@ -20,6 +20,8 @@ pub mod report;
 
 pub mod train;
 
+pub mod verify;
+
 pub mod evaluate;
 
 pub mod first_model;

@@ -83,7 +83,7 @@ fn path_of(dir: &Path, artifact: &Artifact) -> Result<PathBuf, Error> {
     Err(Error::DamagedArtifact { path: relative.to_path_buf(), reason })
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         // Writing to a String cannot fail.
         let _ = write!(text, "{byte:02x}");

@@ -380,6 +380,37 @@ pub fn check_newest_commits(table_dir: &Path) -> Result<Vec<SetAside>, Error> {
     Ok(set_aside)
 }
 
+/// Commits of a table that were set aside and whose rows have not been written again, by this process or another.
+///
+/// # Errors
+/// [`Error::File`] where the log cannot be read.
+pub fn torn_commits(table_dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let folder = table_dir.join("_delta_log");
+    let mut torn = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(Error::file("read", &folder))? {
+        let path = entry.map_err(Error::file("read", &folder))?.path();
+        if path.to_string_lossy().contains(TORN_COMMIT) {
+            torn.push(path);
+        }
+    }
+    Ok(torn)
+}
+
+/// Notes that the rows of torn commits are written again: the files stay, under `<name>.filled-<n>`.
+///
+/// # Errors
+/// [`Error::File`] where a file cannot be renamed.
+pub fn mark_filled(torn: &[PathBuf]) -> Result<(), Error> {
+    for path in torn {
+        let filled = path.to_string_lossy().replace(TORN_COMMIT, ".json.filled-");
+        fs::rename(path, filled).map_err(Error::file("rename", path))?;
+    }
+    torn.first().and_then(|path| path.parent()).map_or(Ok(()), sync_folder)
+}
+
+/// What the name of a commit that was set aside contains.
+const TORN_COMMIT: &str = ".json.torn-";
+
 /// A file that cannot be used as it is.
 struct Damaged {
     path: PathBuf,

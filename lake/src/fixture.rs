@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use domain::{Event, Fold, Offset, Output, RawRecord, Record, Source, Symbol, Timestamp};
+use domain::{Event, EventRow, Fold, Offset, Output, RawRecord, Record, Source, Symbol, Timestamp};
 
 use crate::{Lake, PartitionFlush, TableName};
 
@@ -31,6 +31,25 @@ pub fn flush(start: Offset, next: Offset) -> Arc<Vec<PartitionFlush>> {
         output,
         ..PartitionFlush::default()
     }])
+}
+
+/// The events of `flush(start, next)`.
+pub fn events(start: Offset, next: Offset) -> Vec<EventRow> {
+    flush(start, next).iter().flat_map(|partition| partition.output.events.clone()).collect()
+}
+
+/// The events of offsets 0 to 20 again, at the offsets from `far` on and moved by so many seconds; a flush that goes on
+/// at `start`.
+pub fn shifted(start: Offset, far: Offset, seconds: i64) -> Arc<Vec<PartitionFlush>> {
+    let moved = |mut row: EventRow| {
+        row.cause.offset += far;
+        row.event.timestamp = row.event.timestamp.plus_micros(seconds * 1_000_000);
+        row.fold_time = row.event.timestamp;
+        row
+    };
+    let events = events(0, 20).into_iter().map(moved).collect();
+    let (next, output) = (far + 20, Output { events, ..Output::default() });
+    Arc::new(vec![PartitionFlush { start, next, replay: far, output, ..PartitionFlush::default() }])
 }
 
 /// Every row of a table as text, in the order of offsets.

@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use tracing::warn;
 
 use crate::{
-    durable::{DurableStore, check_newest_commits},
+    durable::{DurableStore, check_newest_commits, mark_filled, torn_commits},
     error::Error,
     rows::{GapRow, TableRow},
     schema::TableName,
@@ -92,12 +92,15 @@ impl Lake {
         let mut tables = HashMap::new();
         let mut behind = Vec::new();
         for name in TableName::ALL {
-            let set_aside = check_newest_commits(&store.base().join(name.as_str()))?;
+            let folder = store.base().join(name.as_str());
+            let set_aside = check_newest_commits(&folder)?;
             if !set_aside.is_empty() {
                 warn!(table = name.as_str(), ?set_aside, "torn files were set aside; their rows will be written again");
-                behind.push(name);
             }
             tables.insert(name, Arc::new(Mutex::new(Table::open(&store, name).await?)));
+            if name != TableName::Events && !torn_commits(&folder)?.is_empty() {
+                behind.push(name);
+            }
         }
         Ok(Self { store, tables, behind, probe })
     }
@@ -108,11 +111,22 @@ impl Lake {
         self.store.base()
     }
 
-    /// Tables that lost their newest commits when the lake was opened. `events` heals by itself, since its progress is
-    /// where folding goes on; the others must be filled, see [`Lake::flush_derived`].
+    /// Tables that have lost their newest commits, now or before an earlier process opened the lake. `events` heals by
+    /// itself, since its progress is where folding goes on; the others must be filled, see [`Lake::flush_derived`].
     #[must_use]
     pub fn behind(&self) -> &[TableName] {
         &self.behind
+    }
+
+    /// Notes that every partition of the log has filled the tables that were behind.
+    ///
+    /// # Errors
+    /// Where a file of a table's log cannot be renamed.
+    pub fn mark_filled(&self) -> Result<(), Error> {
+        for table in &self.behind {
+            mark_filled(&torn_commits(&self.store.base().join(table.as_str()))?)?;
+        }
+        Ok(())
     }
 
     pub(crate) const fn store(&self) -> &DurableStore {

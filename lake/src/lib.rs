@@ -12,6 +12,9 @@ pub mod table;
 pub mod lake;
 pub mod maintain;
 pub mod read;
+pub mod truth;
+
+pub mod compare;
 
 pub mod durable;
 

@@ -5,7 +5,6 @@
 
 use std::{collections::BTreeMap, fs::File, path::PathBuf};
 
-use arrow::{array::RecordBatch, compute::cast, datatypes::FieldRef, error::ArrowError};
 use deltalake::{
     DeltaTable, DeltaTableError,
     datafusion::prelude::SessionContext,
@@ -24,6 +23,7 @@ use tracing::info;
 use crate::{
     error::Error,
     lake::Lake,
+    read::as_stored,
     schema::{SYMBOL, TableName},
     table::{load, writer_properties},
 };
@@ -236,18 +236,6 @@ async fn merged(table: &DeltaTable, name: TableName, small: &SmallFiles) -> Resu
         add.data_change = false;
     }
     Ok(adds)
-}
-
-/// A batch as it was written: a scan gives texts and partition values in types of its own.
-fn as_stored(batch: &RecordBatch, name: TableName) -> Result<RecordBatch, ArrowError> {
-    let schema = name.schema();
-    let column = |field: &FieldRef| {
-        let scanned = batch.column_by_name(field.name());
-        let scanned = scanned.ok_or_else(|| ArrowError::SchemaError(format!("a scan without {}", field.name())))?;
-        cast(scanned, field.data_type())
-    };
-    let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
-    RecordBatch::try_new(schema, columns)
 }
 
 fn failed(action: &str, name: TableName) -> impl FnOnce(DeltaTableError) -> Error + use<> {

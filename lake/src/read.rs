@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use arrow::{
     array::{Array, AsArray, RecordBatch},
-    datatypes::{Float64Type, Int64Type, TimestampMicrosecondType},
+    compute::cast,
+    datatypes::{FieldRef, Float64Type, Int64Type, TimestampMicrosecondType},
     error::ArrowError,
     util::display::{ArrayFormatter, FormatOptions},
 };
@@ -19,13 +20,14 @@ use deltalake::{
 use domain::{
     FEATURE_NAMES, Fate, FeatureVector, LateReason, Offset, Partition, Prediction, Source, Symbol, Timestamp,
 };
-use futures::StreamExt;
+use futures::{Stream, StreamExt, TryStreamExt};
 
 use crate::{
     error::Error,
     lake::Lake,
     schema::TableName,
     table::{load, load_version},
+    truth::Extent,
 };
 
 /// One version of a table, or what one commit added to it, open for SQL.
@@ -169,6 +171,13 @@ impl Pinned {
     pub async fn query(&self, sql: &str) -> Result<SendableRecordBatchStream, Error> {
         let failed = |e: DataFusionError| self.failed("query")(DeltaTableError::from(e));
         let context = SessionContext::new();
+        self.register(&context).await?;
+        context.sql(sql).await.map_err(failed)?.execute_stream().await.map_err(failed)
+    }
+
+    /// Makes the table known to a session under its own name.
+    pub(crate) async fn register(&self, context: &SessionContext) -> Result<(), Error> {
+        let failed = |e: DataFusionError| self.failed("read")(DeltaTableError::from(e));
         self.delta.update_datafusion_session(&context.state()).map_err(self.failed("read"))?;
         let mut provider = self.delta.table_provider();
         if let Some(files) = &self.files {
@@ -176,7 +185,7 @@ impl Pinned {
         }
         let provider = provider.await.map_err(failed)?;
         context.register_table(self.table.as_str(), provider).map_err(failed)?;
-        context.sql(sql).await.map_err(failed)?.execute_stream().await.map_err(failed)
+        Ok(())
     }
 
     /// [`Pinned::query`], all of it.
@@ -269,22 +278,41 @@ impl Pinned {
         Ok(rows)
     }
 
+    /// The predictions of a symbol in the order of event time, in batches.
+    ///
+    /// # Errors
+    /// As [`Pinned::query`], now or from the stream; also where this is not `predictions`.
+    pub async fn predictions_of(
+        &self,
+        symbol: Symbol,
+        extent: &Extent,
+    ) -> Result<impl Stream<Item = Result<Vec<Prediction>, Error>> + Send + use<>, Error> {
+        let condition = extent.condition(symbol, "timestamp");
+        self.prediction_batches(&format!("WHERE {condition} ORDER BY timestamp, \"offset\"")).await
+    }
+
     async fn predictions_in(&self, order: &str) -> Result<Vec<Prediction>, Error> {
+        self.prediction_batches(order).await?.try_concat().await
+    }
+
+    async fn prediction_batches(
+        &self,
+        condition_and_order: &str,
+    ) -> Result<impl Stream<Item = Result<Vec<Prediction>, Error>> + Send + use<>, Error> {
         let columns = FEATURE_NAMES.join(", ");
         let sql = format!(
             "SELECT partition, \"offset\", ingest_time, timestamp, CAST(symbol AS VARCHAR) AS symbol, {columns}, \
              label_is_anomaly AS is_anomaly, CAST(label_anomaly_type AS VARCHAR) AS anomaly_type, \
              CAST(source AS VARCHAR) AS source, anomaly_score, is_anomaly AS verdict, model_version, in_sample \
-             FROM predictions {order}"
+             FROM predictions {condition_and_order}"
         );
-        let mut rows = Vec::new();
-        for batch in self.rows(&sql).await? {
-            let columns = Columns::new(&batch, self.table);
-            for row in 0..batch.num_rows() {
-                rows.push(columns.prediction(row)?);
-            }
-        }
-        Ok(rows)
+        let (table, rows) = (self.table, self.query(&sql).await?);
+        let failed = move |e: DataFusionError| Error::delta(format!("read table `{}`", table.as_str()))(e.into());
+        Ok(rows.map(move |batch| {
+            let batch = batch.map_err(failed)?;
+            let columns = Columns::new(&batch, table);
+            (0..batch.num_rows()).map(|row| columns.prediction(row)).collect()
+        }))
     }
 
     /// Per symbol: predictions, anomalies among them, and the sum of their scores.
@@ -307,9 +335,33 @@ impl Pinned {
         Ok(totals)
     }
 
-    fn failed(&self, action: &str) -> impl FnOnce(DeltaTableError) -> Error + use<> {
+    pub(crate) const fn table(&self) -> TableName {
+        self.table
+    }
+
+    pub(crate) const fn delta(&self) -> &DeltaTable {
+        &self.delta
+    }
+
+    pub(crate) const fn unexpected(&self, column: &'static str) -> Error {
+        Error::UnexpectedColumn { table: self.table.as_str(), column }
+    }
+
+    pub(crate) fn failed(&self, action: &str) -> impl FnOnce(DeltaTableError) -> Error + use<> {
         Error::delta(format!("{action} table `{}`", self.table.as_str()))
     }
+}
+
+/// A batch as it was written: a scan gives texts and partition values in types of its own.
+pub(crate) fn as_stored(batch: &RecordBatch, name: TableName) -> Result<RecordBatch, ArrowError> {
+    let schema = name.schema();
+    let column = |field: &FieldRef| {
+        let scanned = batch.column_by_name(field.name());
+        let scanned = scanned.ok_or_else(|| ArrowError::SchemaError(format!("a scan without {}", field.name())))?;
+        cast(scanned, field.data_type())
+    };
+    let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
+    RecordBatch::try_new(schema, columns)
 }
 
 /// The columns of a batch by name; a column of another name or type is an error, never a panic.

@@ -12,6 +12,7 @@ mod recorded;
 
 mod kill;
 mod torn;
+mod verify;
 mod windows_peer;
 
 mod apart;

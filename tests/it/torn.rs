@@ -30,6 +30,10 @@ fn rows_of_torn_commits_are_written_again() {
         fs::write(&commit, &bytes[..keep]).unwrap();
     }
     data.run("stream --once");
+    let log = newest_commit(&data, TableName::Features).with_file_name("");
+    let names: Vec<_> =
+        fs::read_dir(log).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(names.iter().any(|name| name.contains(".filled-")) && !names.iter().any(|name| name.contains(".torn-")));
     let after = tables.map(|table| data.rows(table, &[]));
     for ((table, before), after) in tables.iter().zip(&before).zip(&after) {
         assert!(!before.is_empty() && after == before, "{} has other rows than before", table.as_str());

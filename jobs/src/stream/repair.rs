@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::{FlushPolicy, READ_RECORDS, StreamParts, cut, lane::Lane};
 use crate::error::Error;
 
-/// Repairs every table of `partitions`, where opening the lake set a commit aside.
+/// Repairs every table of `partitions` that has lost commits. A job of some partitions leaves the tables marked, since the
+/// others lack rows as long as nobody has repaired them.
 pub(super) async fn repair(parts: &StreamParts, partitions: &[Partition], policy: FlushPolicy) -> Result<(), Error> {
     if parts.lake.behind().is_empty() {
         return Ok(());
@@ -17,6 +18,9 @@ pub(super) async fn repair(parts: &StreamParts, partitions: &[Partition], policy
     tracing::warn!(?tables, "commits were set aside; what they held is folded again");
     for partition in partitions {
         repair_partition(parts, *partition, policy).await?;
+    }
+    if (0..parts.log.partitions()).all(|partition| partitions.contains(&partition)) {
+        parts.lake.mark_filled()?;
     }
     Ok(())
 }

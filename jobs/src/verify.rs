@@ -1,0 +1,453 @@
+//! Verify: folds `events` again and compares every derived value with what is stored, bit for bit; scores predictions
+//! again with the models that made them.
+//!
+//! Reads only. Versions are pinned at the start, `events` first, and derived rows beyond its progress are left out, so
+//! that a stream job may go on meanwhile.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
+
+use domain::{
+    Cause, EventRow, FeatureRow, Offset, Partition, Prediction, RawRecord, Record, Refold, Symbol, Timestamp,
+    WindowRow,
+    admission::{ALLOWED_LATENESS_MICROS, impossible_time},
+    time::MICROS,
+    windows::WINDOW_MICROS,
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use lake::{
+    Lake, TableName,
+    compare::{Compared, Comparison, DIFFERENCES_TOLD, Derived, Difference, Key, ScoreDigest, What, combined_digest},
+    lake::next_id,
+    read::Pinned,
+    truth::{Extent, FreshStarts},
+};
+use streams::{EventLog, ReadItem, codec, partition_of};
+
+use crate::{active::ActiveModel, error::Error, library::Models};
+
+/// Symbols verified side by side.
+const SYMBOLS_AT_A_TIME: usize = 2;
+
+/// Event time before a range whose events count in its first rows, and after it whose events may precede its last rows
+/// in the order of folding.
+const WARM_UP_MICROS: i64 = 120 * MICROS;
+
+/// Records of the log looked at together.
+const LOG_RECORDS: usize = 50_000;
+
+/// What is verified.
+#[derive(Clone, Debug)]
+pub struct VerifyRequest {
+    /// `features`, `windows`, `predictions`.
+    pub tables: Vec<TableName>,
+    /// From this event time on.
+    pub from: Option<Timestamp>,
+    /// Before this event time.
+    pub to: Option<Timestamp>,
+    /// Only these; all, where empty.
+    pub symbols: Vec<Symbol>,
+}
+
+/// What became of one table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableReport {
+    /// The table.
+    pub table: TableName,
+    /// Its version.
+    pub version: u64,
+    /// What was compared and found.
+    pub compared: Compared,
+    /// SHA-256 of the values made again, by symbol, time and order of folding; where they came from does not count.
+    pub digest: String,
+}
+
+impl TableReport {
+    /// Whether everything stored is what the events give.
+    #[must_use]
+    pub const fn is_equal(&self) -> bool {
+        self.compared.differing == 0 && self.compared.missing == 0 && self.compared.extra == 0
+    }
+}
+
+/// The tables that [`verify`] knows how to make again.
+pub const VERIFIABLE: [TableName; 3] = [TableName::Features, TableName::Windows, TableName::Predictions];
+
+/// Verifies tables; `told` hears the rows compared so far.
+///
+/// # Errors
+/// Where a table, the log's identity or a model cannot be read. A difference is no error.
+pub async fn verify(
+    lake: &Arc<Lake>,
+    log: &dyn EventLog,
+    models: &Models,
+    request: &VerifyRequest,
+    told: &(dyn Fn(u64) + Sync),
+) -> Result<Vec<TableReport>, Error> {
+    let pins = Arc::new(Pins::new(lake, request).await?);
+    let mut wanted = pins.events.symbols().await?;
+    if !request.symbols.is_empty() {
+        wanted.retain(|symbol| request.symbols.contains(symbol));
+    }
+    let mut checks = Vec::new();
+    for symbol in wanted {
+        let id = next_id(log.topic_id(), partition_of(symbol, log.partitions()));
+        let next = pins.events.transaction(&id).await?.unwrap_or(0);
+        checks.push(SymbolCheck {
+            pins: pins.clone(),
+            models: models.clone(),
+            symbol,
+            next,
+            from: request.from,
+            to: request.to,
+        });
+    }
+    let tasks = checks.into_iter().map(|check| tokio::spawn(check.run()));
+    let mut done = stream::iter(tasks).buffered(SYMBOLS_AT_A_TIME);
+    let (mut parts, mut rows) = (Vec::new(), 0);
+    while let Some(part) = done.next().await {
+        let part = part??;
+        rows += part.tables.iter().map(|(_, compared, _)| compared.rows).sum::<u64>();
+        told(rows);
+        parts.push(part);
+    }
+    Ok(request.tables.iter().map(|table| pins.report(*table, &parts)).collect())
+}
+
+/// The versions that are compared.
+struct Pins {
+    events: Pinned,
+    late: Pinned,
+    derived: HashMap<TableName, Pinned>,
+}
+
+impl Pins {
+    async fn new(lake: &Lake, request: &VerifyRequest) -> Result<Self, Error> {
+        let events = lake.pin(TableName::Events).await?;
+        let late = lake.pin(TableName::LateEvents).await?;
+        let mut derived = HashMap::new();
+        for table in &request.tables {
+            derived.insert(*table, lake.pin(*table).await?);
+        }
+        Ok(Self { events, late, derived })
+    }
+
+    fn report(&self, table: TableName, parts: &[SymbolReport]) -> TableReport {
+        let of_table = || parts.iter().flat_map(|part| part.tables.iter().map(|found| (part.symbol, found)));
+        let of_table = || of_table().filter(|(_, (name, ..))| *name == table);
+        let mut compared = Compared::default();
+        for (_, (_, found, _)) in of_table() {
+            compared.rows += found.rows;
+            compared.differing += found.differing;
+            compared.missing += found.missing;
+            compared.extra += found.extra;
+            compared.first.extend(found.first.iter().cloned());
+        }
+        compared.first.truncate(DIFFERENCES_TOLD);
+        let digest = combined_digest(of_table().map(|(symbol, (_, _, digest))| (symbol, digest.as_slice())));
+        TableReport { table, version: self.derived[&table].version(), compared, digest }
+    }
+}
+
+/// One symbol, to be verified on a task of its own.
+struct SymbolCheck {
+    pins: Arc<Pins>,
+    models: Models,
+    symbol: Symbol,
+    /// The progress of the symbol's partition.
+    next: Offset,
+    from: Option<Timestamp>,
+    to: Option<Timestamp>,
+}
+
+struct SymbolReport {
+    symbol: Symbol,
+    tables: Vec<(TableName, Compared, Vec<u8>)>,
+}
+
+impl SymbolCheck {
+    async fn run(self) -> Result<SymbolReport, Error> {
+        let mut tables = Vec::new();
+        let folded = [TableName::Features, TableName::Windows];
+        if folded.iter().any(|table| self.pins.derived.contains_key(table)) {
+            tables.extend(self.fold_again().await?);
+        }
+        if let Some(predictions) = self.pins.derived.get(&TableName::Predictions) {
+            let (compared, digest) = self.score_again(predictions).await?;
+            tables.push((TableName::Predictions, compared, digest));
+        }
+        Ok(SymbolReport { symbol: self.symbol, tables })
+    }
+
+    fn extent(&self) -> Extent {
+        Extent { from: self.from, to: self.to, next: self.next }
+    }
+
+    /// Folds the symbol's events again and compares features and windows on the way.
+    async fn fold_again(&self) -> Result<Vec<(TableName, Compared, Vec<u8>)>, Error> {
+        let (events, symbol) = (&self.pins.events, self.symbol);
+        let starts = events.fresh_starts(&self.pins.late, symbol).await?;
+        let read = Extent {
+            from: self.from.map(|from| from.plus_micros(-WARM_UP_MICROS)),
+            to: self.to.map(|to| to.plus_micros(WARM_UP_MICROS)),
+            next: self.next,
+        };
+        let newest =
+            events.last_event_before(symbol, &Extent { next: self.next, ..Extent::default() }, &starts).await?;
+        let before = match read.from {
+            Some(_) => events.last_event_before(symbol, &read, &starts).await?,
+            None => None,
+        };
+        let mut features = self.comparison::<FeatureRow>(&starts).await?;
+        let mut windows = self.comparison::<WindowRow>(&starts).await?;
+        let due = |row: &WindowRow, epoch| newest.as_ref().is_none_or(|newest| is_closed(row, epoch, newest, &starts));
+        let mut again = FoldAgain::new(self.extent(), starts.clone(), before.as_ref());
+        let mut rows = Box::pin(events.events_in_fold_order(symbol, &read, &starts).await?);
+        loop {
+            let batch = rows.try_next().await?;
+            let ended = batch.is_none();
+            let (state, made) = tokio::task::spawn_blocking(move || again.fold(batch)).await?;
+            again = state;
+            if let Some(features) = &mut features {
+                features.next(&made.features, |_| true).await?;
+            }
+            if let Some(windows) = &mut windows {
+                windows.next(&made.windows, |(key, row)| due(row, key.epoch())).await?;
+            }
+            if ended {
+                break;
+            }
+        }
+        let mut found = Vec::new();
+        if let Some(features) = features {
+            let (compared, digest) = features.end::<FeatureRow>().await?;
+            found.push((TableName::Features, compared, digest));
+        }
+        if let Some(windows) = windows {
+            let (compared, digest) = windows.end::<WindowRow>().await?;
+            found.push((TableName::Windows, compared, digest));
+        }
+        Ok(found)
+    }
+
+    async fn comparison<R: Derived>(&self, starts: &FreshStarts) -> Result<Option<Comparison>, Error> {
+        let Some(stored) = self.pins.derived.get(&R::TABLE) else { return Ok(None) };
+        Ok(Some(Comparison::begin::<R>(stored, self.symbol, &self.extent(), starts).await?))
+    }
+
+    /// Scores stored feature vectors again with the models that are named beside them.
+    async fn score_again(&self, predictions: &Pinned) -> Result<(Compared, Vec<u8>), Error> {
+        let mut loaded = HashMap::<i64, Arc<ActiveModel>>::new();
+        let mut compared = Compared::default();
+        let mut digest = ScoreDigest::default();
+        let mut rows = Box::pin(predictions.predictions_of(self.symbol, &self.extent()).await?);
+        while let Some(batch) = rows.try_next().await? {
+            for prediction in &batch {
+                if let Entry::Vacant(unknown) = loaded.entry(prediction.model_version) {
+                    unknown.insert(self.models.load(prediction.model_version).await?);
+                }
+            }
+            let models = loaded.clone();
+            let (batch, again) = tokio::task::spawn_blocking(move || {
+                let again = score(&batch, &models);
+                (batch, again)
+            })
+            .await?;
+            for (stored, (score, is_anomaly)) in batch.iter().zip(again) {
+                compared.rows += 1;
+                digest.add(stored.timestamp, score, is_anomaly);
+                if (stored.anomaly_score.to_bits(), stored.is_anomaly) != (score.to_bits(), is_anomaly) {
+                    compared.differing += 1;
+                    if compared.first.len() < DIFFERENCES_TOLD {
+                        compared.first.push(other_score(stored, score));
+                    }
+                }
+            }
+        }
+        Ok((compared, digest.finish()))
+    }
+}
+
+/// Whether the events up to `newest` alone have closed a window. A heartbeat may have closed it earlier, which `events`
+/// does not tell.
+fn is_closed(row: &WindowRow, epoch: usize, newest: &EventRow, starts: &FreshStarts) -> bool {
+    let end = row.window_start.plus_micros(WINDOW_MICROS + ALLOWED_LATENESS_MICROS);
+    epoch < starts.epoch(newest.cause.offset) || end <= newest.fold_time
+}
+
+fn other_score(stored: &Prediction, score: f64) -> Difference {
+    Difference {
+        table: TableName::Predictions,
+        symbol: stored.symbol,
+        time: stored.timestamp,
+        offset: stored.offset,
+        what: What::Value {
+            column: "anomaly_score".to_owned(),
+            stored: stored.anomaly_score.to_string(),
+            made_again: score.to_string(),
+        },
+    }
+}
+
+/// The verdicts on stored vectors, in their order.
+fn score(batch: &[Prediction], models: &HashMap<i64, Arc<ActiveModel>>) -> Vec<(f64, bool)> {
+    let mut verdicts = Vec::with_capacity(batch.len());
+    for run in batch.chunk_by(|one, next| one.model_version == next.model_version) {
+        let symbols: Vec<_> = run.iter().map(|prediction| prediction.symbol).collect();
+        let vectors: Vec<_> = run.iter().map(|prediction| prediction.features).collect();
+        let judged = models[&run[0].model_version].model.verdicts(&symbols, &vectors);
+        verdicts.extend(judged.into_iter().map(|verdict| (verdict.anomaly_score, verdict.is_anomaly)));
+    }
+    verdicts
+}
+
+/// The fold of a symbol's events on its way: rows leave it in the order of their keys.
+struct FoldAgain {
+    extent: Extent,
+    starts: FreshStarts,
+    refold: Refold,
+    epoch: usize,
+    /// Rows that an older one may still precede.
+    waiting: Vec<(Key, FeatureRow)>,
+    last: Option<(Symbol, Cause)>,
+}
+
+/// Rows made again, in the order of their keys.
+#[derive(Default)]
+struct MadeAgain {
+    features: Vec<(Key, FeatureRow)>,
+    windows: Vec<(Key, WindowRow)>,
+}
+
+impl FoldAgain {
+    /// A fold that goes on after the event `before`.
+    fn new(extent: Extent, starts: FreshStarts, before: Option<&EventRow>) -> Self {
+        let epoch = before.map_or(0, |row| starts.epoch(row.cause.offset));
+        let refold = Refold::after_price(before.map(|row| row.event.price));
+        Self { extent, starts, refold, epoch, waiting: Vec::new(), last: None }
+    }
+
+    /// Folds the next events; `None` stands for the end of them.
+    fn fold(mut self, batch: Option<Vec<EventRow>>) -> (Self, MadeAgain) {
+        let mut made = MadeAgain::default();
+        let Some(batch) = batch else {
+            self.leave_epoch(&mut made);
+            return (self, made);
+        };
+        for row in &batch {
+            let epoch = self.starts.epoch(row.cause.offset);
+            if epoch != self.epoch {
+                self.leave_epoch(&mut made);
+                self.epoch = epoch;
+            }
+            let mut closed = Vec::new();
+            let feature = self.refold.admit(row, &mut closed);
+            self.keep_windows(closed, &mut made);
+            self.last = Some((row.event.symbol, row.cause));
+            if self.is_wanted(feature.timestamp) {
+                self.waiting.push((FeatureRow::key(epoch, feature.timestamp, feature.offset), feature));
+            }
+        }
+        if let Some(row) = batch.last() {
+            self.waiting.sort_by_key(|(key, _)| *key);
+            let watermark = row.fold_time.plus_micros(-ALLOWED_LATENESS_MICROS);
+            let done = self.waiting.partition_point(|(_, row)| row.timestamp < watermark);
+            made.features.extend(self.waiting.drain(..done));
+        }
+        (self, made)
+    }
+
+    /// Ends an epoch: what waits is complete, and every window closes.
+    fn leave_epoch(&mut self, made: &mut MadeAgain) {
+        self.waiting.sort_by_key(|(key, _)| *key);
+        made.features.append(&mut self.waiting);
+        let mut closed = Vec::new();
+        let refold = std::mem::take(&mut self.refold);
+        if let Some((symbol, cause)) = self.last {
+            refold.finish(symbol, cause, &mut closed);
+        }
+        self.keep_windows(closed, made);
+    }
+
+    fn keep_windows(&self, closed: Vec<WindowRow>, made: &mut MadeAgain) {
+        let wanted = closed.into_iter().filter(|row| self.is_wanted(row.window_start));
+        made.windows.extend(wanted.map(|row| (WindowRow::key(self.epoch, row.window_start, row.offset), row)));
+    }
+
+    fn is_wanted(&self, time: Timestamp) -> bool {
+        self.extent.from.is_none_or(|from| time >= from) && self.extent.to.is_none_or(|to| time < to)
+    }
+}
+
+/// What the log and the tables say about each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogReport {
+    /// Records of the log that the tables have taken in.
+    pub records: u64,
+    /// Heartbeats among them, which leave no row.
+    pub control: u64,
+    /// Records with no row, more than one, or a heartbeat with one.
+    pub wrong: u64,
+    /// The first of those, as (partition, offset, rows).
+    pub first: Vec<(Partition, Offset, usize)>,
+}
+
+/// Proves that every record still in the log has exactly one fate in the tables.
+///
+/// # Errors
+/// Where log or tables cannot be read.
+pub async fn verify_log(lake: &Lake, log: &dyn EventLog) -> Result<LogReport, Error> {
+    let events = lake.pin(TableName::Events).await?;
+    let others = [lake.pin(TableName::LateEvents).await?, lake.pin(TableName::DeadLetters).await?];
+    let mut report = LogReport::default();
+    for partition in 0..log.partitions() {
+        let end = events.transaction(&next_id(log.topic_id(), partition)).await?.unwrap_or(0);
+        let mut at = log.first_offset(partition).await?;
+        while at < end {
+            let items = log.read(partition, at, LOG_RECORDS).await?;
+            let Some(next) = items.last().map(|item| item.end().min(end)) else { break };
+            let mut rows = events.offsets(partition, at..next).await?;
+            for table in &others {
+                rows.extend(table.offsets(partition, at..next).await?);
+            }
+            rows.sort_unstable();
+            report = tokio::task::spawn_blocking(move || report.with_records(items, next, &rows)).await?;
+            at = next;
+        }
+    }
+    Ok(report)
+}
+
+impl LogReport {
+    /// Adds the records below `end`; `rows` are the offsets that have rows, ascending.
+    fn with_records(mut self, items: Vec<ReadItem>, end: Offset, rows: &[Offset]) -> Self {
+        for item in items {
+            let ReadItem::Batch(mut batch) = item else { continue };
+            batch.truncate_at(end);
+            for record in batch.records() {
+                let is_control = is_control(record);
+                let from = rows.partition_point(|row| *row < record.offset);
+                let found = rows[from..].iter().take_while(|row| **row == record.offset).count();
+                self.records += 1;
+                self.control += u64::from(is_control);
+                if found != usize::from(!is_control) {
+                    self.wrong += 1;
+                    if self.first.len() < DIFFERENCES_TOLD {
+                        self.first.push((batch.partition(), record.offset, found));
+                    }
+                }
+            }
+        }
+        self
+    }
+}
+
+/// Whether a record is a heartbeat with a possible time.
+fn is_control(record: RawRecord<'_>) -> bool {
+    match codec::decode(record.key, record.value) {
+        Ok(Record::Heartbeat(heartbeat)) => impossible_time(heartbeat.timestamp, record.append_time).is_none(),
+        _ => false,
+    }
+}

@@ -1,0 +1,350 @@
+//! `events` as the truth: its rows in the order in which they were folded, however many there are.
+//!
+//! Rows are sorted by `DataFusion`, which spills to disk beyond [`SORT_MEMORY_BYTES`]; memory does not grow with the
+//! table. Nothing is folded here.
+
+use std::{ops::Range, sync::Arc};
+
+use arrow::{
+    array::{
+        Array, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    },
+    datatypes::{Float64Type, Int64Type, TimestampMicrosecondType},
+};
+use deltalake::{
+    DeltaTableError,
+    datafusion::{
+        error::DataFusionError,
+        execution::runtime_env::RuntimeEnvBuilder,
+        prelude::{SessionConfig, SessionContext},
+    },
+};
+use domain::{
+    Cause, Event, EventRow, IngestId, Offset, Partition, Side, Source, Symbol, Timestamp, fold::FORGET_AFTER_OFFSETS,
+};
+use futures::{Stream, StreamExt, TryStreamExt};
+
+use crate::{
+    error::Error,
+    read::{Pinned, as_stored},
+    schema::TableName,
+};
+
+/// Memory of one sorted read; the rest goes to the system's folder for temporary files.
+const SORT_MEMORY_BYTES: usize = 256 << 20;
+
+/// Which events of a symbol are wanted: half-open event time, and log offsets below a progress.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    /// From this event time on.
+    pub from: Option<Timestamp>,
+    /// Before this event time.
+    pub to: Option<Timestamp>,
+    /// Before this offset of the log.
+    pub next: Offset,
+}
+
+impl Extent {
+    /// The extent as SQL over a table whose time column is `time`.
+    pub(crate) fn condition(&self, symbol: Symbol, time: &str) -> String {
+        let bound = |relation: &str, at: Timestamp| format!(" AND {time} {relation} TIMESTAMP '{at}'");
+        let from = self.from.map(|from| bound(">=", from)).unwrap_or_default();
+        let to = self.to.map(|to| bound("<", to)).unwrap_or_default();
+        format!("symbol = '{symbol}' AND \"offset\" < {}{from}{to}", self.next)
+    }
+}
+
+/// Offsets at which a symbol starts afresh because it had been forgotten, ascending. The offsets from one to the next
+/// are an epoch: nothing of an earlier epoch counts in a later one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FreshStarts(Vec<Offset>);
+
+impl FreshStarts {
+    /// The number of an event's epoch, 0 for the first.
+    #[must_use]
+    pub fn epoch(&self, event: Offset) -> usize {
+        self.0.partition_point(|start| *start <= event)
+    }
+
+    /// The number of the epoch of a window that the record at `closed_by` closed. A symbol's next event may be what
+    /// makes it forgotten, and so close the windows of the epoch before.
+    #[must_use]
+    pub fn epoch_of_window(&self, closed_by: Offset) -> usize {
+        self.0.partition_point(|start| *start < closed_by)
+    }
+
+    /// An SQL order by epoch, then by `columns`: of events with the relation `>=`, of windows with `>`.
+    pub(crate) fn then(&self, relation: &str, columns: &str) -> String {
+        let reached = self.0.iter().map(|start| format!("CASE WHEN \"offset\" {relation} {start} THEN 1 ELSE 0 END"));
+        let epoch = reached.collect::<Vec<_>>().join(" + ");
+        if epoch.is_empty() { columns.to_owned() } else { format!("{epoch}, {columns}") }
+    }
+}
+
+impl Pinned {
+    /// The value of an application transaction in this version.
+    ///
+    /// # Errors
+    /// Where the table's log cannot be read.
+    pub async fn transaction(&self, id: &str) -> Result<Option<i64>, Error> {
+        let snapshot = self.delta().snapshot().map_err(self.failed("read"))?.snapshot();
+        let stored = snapshot.transaction_version(self.delta().log_store().as_ref(), id).await;
+        stored.map_err(self.failed("read the progress of"))
+    }
+
+    /// The symbols that have rows, ascending.
+    ///
+    /// # Errors
+    /// As [`Pinned::query`].
+    pub async fn symbols(&self) -> Result<Vec<Symbol>, Error> {
+        let sql = format!("SELECT DISTINCT CAST(symbol AS VARCHAR) FROM {} ORDER BY 1", self.table().as_str());
+        let texts = self.texts(&sql).await?;
+        let parse = |row: &Vec<String>| Symbol::parse(&row[0]).map_err(|_| self.unexpected("symbol"));
+        texts.iter().map(parse).collect()
+    }
+
+    /// Where a symbol starts afresh; this is `events`, and `late` the late events, which keep a symbol from being
+    /// forgotten as well.
+    ///
+    /// # Errors
+    /// As [`Pinned::query`].
+    pub async fn fresh_starts(&self, late: &Self, symbol: Symbol) -> Result<FreshStarts, Error> {
+        let context = context(&[self, late]).await?;
+        let of =
+            |table: &str| format!("SELECT \"offset\" AS o FROM {table} WHERE symbol = '{symbol}' AND partition >= 0");
+        let sql = format!(
+            "SELECT o FROM (SELECT o, lag(o) OVER (ORDER BY o) AS before FROM ({} UNION ALL {})) \
+             WHERE o - before >= {FORGET_AFTER_OFFSETS} ORDER BY o",
+            of("events"),
+            of("late_events")
+        );
+        let failed = |e: DataFusionError| self.failed("read")(DeltaTableError::from(e));
+        let batches = context.sql(&sql).await.map_err(failed)?.collect().await.map_err(failed)?;
+        let mut starts = Vec::new();
+        for batch in &batches {
+            let offsets = batch.column(0).as_primitive_opt::<Int64Type>().ok_or_else(|| self.unexpected("offset"))?;
+            starts.extend(offsets.values());
+        }
+        Ok(FreshStarts(starts))
+    }
+
+    /// The admitted events of a symbol in the order in which they were folded, in batches; this is `events`.
+    ///
+    /// # Errors
+    /// As [`Pinned::query`], now or from the stream.
+    pub async fn events_in_fold_order(
+        &self,
+        symbol: Symbol,
+        extent: &Extent,
+        starts: &FreshStarts,
+    ) -> Result<impl Stream<Item = Result<Vec<EventRow>, Error>> + Send + use<>, Error> {
+        let order = starts.then(">=", "fold_time, \"offset\"");
+        let rows = self.stored_in_order(&extent.condition(symbol, "timestamp"), &order).await?;
+        Ok(rows.and_then(async |batch| EventColumns::new(&batch).and_then(|columns| columns.rows())))
+    }
+
+    /// The last event of a symbol before the extent in the order of folding; without a start, the last of all before
+    /// its `next`. This is `events`.
+    ///
+    /// # Errors
+    /// As [`Pinned::query`].
+    pub async fn last_event_before(
+        &self,
+        symbol: Symbol,
+        extent: &Extent,
+        starts: &FreshStarts,
+    ) -> Result<Option<EventRow>, Error> {
+        let before = Extent { from: None, to: extent.from, next: extent.next };
+        let order = starts.then("<", "fold_time DESC, \"offset\" DESC LIMIT 1");
+        let rows = self.stored_in_order(&before.condition(symbol, "timestamp"), &order).await?;
+        let batches: Vec<RecordBatch> = rows.try_collect().await?;
+        let Some(batch) = batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(None) };
+        Ok(EventColumns::new(batch)?.rows()?.pop())
+    }
+
+    /// The offsets of a partition's records in a range that have rows here, ascending; one that has two comes twice.
+    ///
+    /// # Errors
+    /// As [`Pinned::query`].
+    pub async fn offsets(&self, partition: Partition, range: Range<Offset>) -> Result<Vec<Offset>, Error> {
+        let sql = format!(
+            "SELECT \"offset\" FROM {} WHERE partition = {partition} AND \"offset\" >= {} AND \"offset\" < {} ORDER BY 1",
+            self.table().as_str(),
+            range.start,
+            range.end
+        );
+        let mut offsets = Vec::new();
+        for batch in self.rows(&sql).await? {
+            let column = batch.column(0).as_primitive_opt::<Int64Type>().ok_or_else(|| self.unexpected("offset"))?;
+            offsets.extend(column.values());
+        }
+        Ok(offsets)
+    }
+
+    /// The rows that meet a condition, as they were written, in an order.
+    pub(crate) async fn stored_in_order(
+        &self,
+        condition: &str,
+        order: &str,
+    ) -> Result<impl Stream<Item = Result<RecordBatch, Error>> + Send + use<>, Error> {
+        let table = self.table();
+        let failed = |e: DataFusionError| self.failed("read")(DeltaTableError::from(e));
+        let sql = format!("SELECT * FROM {} WHERE {condition} ORDER BY {order}", table.as_str());
+        let context = context(&[self]).await?;
+        let rows = context.sql(&sql).await.map_err(failed)?.execute_stream().await.map_err(failed)?;
+        let failed = move |e| Error::delta(format!("read table `{}`", table.as_str()))(e);
+        Ok(rows.map(move |batch| {
+            let batch = batch.map_err(|e| failed(e.into()))?;
+            as_stored(&batch, table).map_err(|e| failed(e.into()))
+        }))
+    }
+}
+
+/// A session of bounded memory over tables under their own names.
+async fn context(tables: &[&Pinned]) -> Result<SessionContext, Error> {
+    let failed = |e: DataFusionError| Error::delta("open a session of queries".to_owned())(e.into());
+    let runtime = RuntimeEnvBuilder::new().with_memory_limit(SORT_MEMORY_BYTES, 1.0).build_arc().map_err(failed)?;
+    let context = SessionContext::new_with_config_rt(SessionConfig::new(), runtime);
+    for table in tables {
+        table.register(&context).await?;
+    }
+    Ok(context)
+}
+
+/// The columns of a stored batch of `events`, each in its own type.
+struct EventColumns<'a> {
+    symbol: &'a StringArray,
+    timestamp: &'a TimestampMicrosecondArray,
+    partition: &'a Int64Array,
+    offset: &'a Int64Array,
+    ingest_time: &'a TimestampMicrosecondArray,
+    fold_time: &'a TimestampMicrosecondArray,
+    price: &'a Float64Array,
+    volume: &'a Float64Array,
+    log_return: &'a Float64Array,
+    is_anomaly: &'a BooleanArray,
+    anomaly_type: &'a StringArray,
+    trade_id: &'a Int64Array,
+    side: &'a StringArray,
+    ingest_id: &'a StringArray,
+    source: &'a StringArray,
+    extra: &'a StringArray,
+}
+
+impl<'a> EventColumns<'a> {
+    fn new(batch: &'a RecordBatch) -> Result<Self, Error> {
+        let column = |name: &'static str| batch.column_by_name(name).map(Arc::as_ref).ok_or_else(|| unexpected(name));
+        let long = |name| column(name)?.as_primitive_opt::<Int64Type>().ok_or_else(|| unexpected(name));
+        let double = |name| column(name)?.as_primitive_opt::<Float64Type>().ok_or_else(|| unexpected(name));
+        let time = |name| column(name)?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| unexpected(name));
+        let text = |name| column(name)?.as_string_opt::<i32>().ok_or_else(|| unexpected(name));
+        Ok(Self {
+            symbol: text("symbol")?,
+            timestamp: time("timestamp")?,
+            partition: long("partition")?,
+            offset: long("offset")?,
+            ingest_time: time("ingest_time")?,
+            fold_time: time("fold_time")?,
+            price: double("price")?,
+            volume: double("volume")?,
+            log_return: double("log_return")?,
+            is_anomaly: column("is_anomaly")?.as_boolean_opt().ok_or_else(|| unexpected("is_anomaly"))?,
+            anomaly_type: text("anomaly_type")?,
+            trade_id: long("trade_id")?,
+            side: text("side")?,
+            ingest_id: text("ingest_id")?,
+            source: text("source")?,
+            extra: text("extra")?,
+        })
+    }
+
+    fn rows(&self) -> Result<Vec<EventRow>, Error> {
+        (0..self.offset.len()).map(|row| self.row(row)).collect()
+    }
+
+    fn row(&self, row: usize) -> Result<EventRow, Error> {
+        let cause = Cause {
+            partition: Partition::try_from(self.partition.value(row)).map_err(|_| unexpected("partition"))?,
+            offset: self.offset.value(row),
+            append_time: Timestamp::from_micros(self.ingest_time.value(row)),
+        };
+        let fold_time = Timestamp::from_micros(self.fold_time.value(row));
+        Ok(EventRow { cause, fold_time, event: self.event(row)? })
+    }
+
+    fn event(&self, row: usize) -> Result<Event, Error> {
+        let side = present(self.side, row).map(|name| Side::from_name(name).ok_or_else(|| unexpected("side")));
+        let ingest_id =
+            present(self.ingest_id, row).map(|text| IngestId::parse(text).ok_or_else(|| unexpected("ingest_id")));
+        Ok(Event {
+            timestamp: Timestamp::from_micros(self.timestamp.value(row)),
+            symbol: Symbol::parse(self.symbol.value(row)).map_err(|_| unexpected("symbol"))?,
+            price: self.price.value(row),
+            volume: self.volume.value(row),
+            log_return: self.log_return.is_valid(row).then(|| self.log_return.value(row)),
+            is_anomaly: self.is_anomaly.is_valid(row).then(|| self.is_anomaly.value(row)),
+            anomaly_type: present(self.anomaly_type, row).map(Into::into),
+            trade_id: self.trade_id.is_valid(row).then(|| self.trade_id.value(row)),
+            side: side.transpose()?,
+            ingest_id: ingest_id.transpose()?,
+            source: Source::from_name(self.source.value(row)).ok_or_else(|| unexpected("source"))?,
+            extra: present(self.extra, row).map(Into::into),
+        })
+    }
+}
+
+fn present(column: &StringArray, row: usize) -> Option<&str> {
+    column.is_valid(row).then(|| column.value(row))
+}
+
+const fn unexpected(column: &'static str) -> Error {
+    Error::UnexpectedColumn { table: TableName::Events.as_str(), column }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Lake,
+        fixture::{events, lake, shifted},
+    };
+
+    async fn order(lake: &Lake, starts: &FreshStarts, extent: Extent) -> Vec<Offset> {
+        let pinned = lake.pin(TableName::Events).await.unwrap();
+        let symbol = Symbol::parse("BTC-USDT").unwrap();
+        let rows = pinned.events_in_fold_order(symbol, &extent, starts).await.unwrap();
+        let rows: Vec<EventRow> = rows.try_concat().await.unwrap();
+        rows.iter().map(|row| row.cause.offset).collect()
+    }
+
+    #[tokio::test]
+    async fn events_come_back_as_they_were_folded() {
+        let (_folder, lake) = lake().await;
+        let stored = events(0, 200);
+        lake.flush("topic", crate::fixture::flush(0, 200)).await.unwrap();
+        let pinned = lake.pin(TableName::Events).await.unwrap();
+        assert_eq!(pinned.symbols().await.unwrap(), [Symbol::parse("BTC-USDT").unwrap()]);
+        assert_eq!(pinned.transaction("topic/0/next").await.unwrap(), Some(200));
+        let extent = Extent { next: 200, ..Extent::default() };
+        let symbol = Symbol::parse("BTC-USDT").unwrap();
+        let rows = pinned.events_in_fold_order(symbol, &extent, &FreshStarts::default()).await.unwrap();
+        assert_eq!(rows.try_concat().await.unwrap(), stored);
+        let last = pinned.last_event_before(symbol, &extent, &FreshStarts::default()).await.unwrap();
+        assert_eq!(last.as_ref(), stored.last());
+        assert_eq!(pinned.offsets(0, 10..13).await.unwrap(), [10, 11, 12]);
+    }
+
+    #[tokio::test]
+    async fn a_forgotten_symbol_starts_a_new_epoch_even_where_it_is_older() {
+        let (_folder, lake) = lake().await;
+        let far = FORGET_AFTER_OFFSETS + 50;
+        lake.flush("topic", crate::fixture::flush(0, 20)).await.unwrap();
+        lake.flush("topic", shifted(20, far, -1_000)).await.unwrap();
+        let (events, late) =
+            (lake.pin(TableName::Events).await.unwrap(), lake.pin(TableName::LateEvents).await.unwrap());
+        let starts = events.fresh_starts(&late, Symbol::parse("BTC-USDT").unwrap()).await.unwrap();
+        assert_eq!((starts.epoch(19), starts.epoch(far), starts.epoch_of_window(far)), (0, 1, 0));
+        let all = Extent { next: far + 20, ..Extent::default() };
+        assert_eq!(order(&lake, &starts, all).await, (0..20).chain(far..far + 20).collect::<Vec<_>>());
+    }
+}
