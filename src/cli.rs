@@ -63,6 +63,8 @@ pub enum Command {
     Train(TrainArgs),
     /// Measure a model on the lake's features
     Evaluate(EvaluateArgs),
+    /// Fold and score history once more, into a report or a shadow
+    Replay(ReplayArgs),
     /// Make derived rows again from the events and compare every value
     Verify(VerifyArgs),
     /// Look at the registered models
@@ -264,6 +266,57 @@ pub struct EvaluateArgs {
     pub range: TimeRangeArgs,
     #[command(flatten)]
     pub output: OutputArgs,
+}
+
+/// `sentinel replay`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  sentinel replay --model 3 --diff-against live
+  sentinel replay --from 2024-03-09 --to 2024-03-10 --symbols BTC-USDT --into shadow
+  sentinel replay --speed 60 --from 2024-03-09T16:00:00Z
+
+Folds the stored events by the same fold as live ones and scores them by one model. It never alerts and touches nothing
+that is served. A shadow is a folder of Delta tables beside the lake.")]
+pub struct ReplayArgs {
+    #[command(flatten)]
+    pub range: TimeRangeArgs,
+    /// Only these symbols
+    #[arg(long, value_name = "S,...", value_delimiter = ',')]
+    pub symbols: Option<Vec<Symbol>>,
+    /// Times the recorded pace, 0 = as fast as possible
+    #[arg(long, value_name = "N", default_value_t = 0.0)]
+    pub speed: f64,
+    /// Where the rows go
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t = ReplayInto::Report)]
+    pub into: ReplayInto,
+    /// With --into shadow: the folder's name under `<data-dir>/shadow` [default: replay-<now>]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// A version, or champion; it scores every event
+    #[arg(long, value_name = "V", default_value_t = ModelSelector::Champion)]
+    pub model: ModelSelector,
+    /// Say which rows and verdicts differ from the stored ones, and how
+    #[arg(long, value_name = "WHAT", value_enum)]
+    pub diff_against: Option<DiffAgainst>,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// Where the rows of a replay go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReplayInto {
+    /// They are counted and compared, and not kept
+    Report,
+    /// Delta tables under `<data-dir>/shadow`
+    Shadow,
+}
+
+/// What a replay is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DiffAgainst {
+    /// The tables of the lake
+    Live,
 }
 
 /// `sentinel verify`

@@ -6,6 +6,7 @@ mod doctor;
 mod evaluate;
 mod ingest;
 mod model;
+mod replay;
 mod serve;
 mod stream;
 mod table;
@@ -38,6 +39,7 @@ pub async fn run(
         Command::Serve(_) => serve::run(settings).await,
         Command::Train(args) => train::run(args, settings).await,
         Command::Evaluate(args) => evaluate::run(args, settings).await,
+        Command::Replay(args) => replay::run(args, settings).await,
         Command::Verify(args) => verify::run(args, settings, progress).await,
         Command::Model(command) => model::run(command, settings).await,
         Command::Table(command) => table::run(command, settings).await,

@@ -2,8 +2,10 @@
 //!
 //! Standard output belongs to the answers of commands. Set up once, by `main`; nothing else names a subscriber.
 
+use std::panic::PanicHookInfo;
+
 use domain::ErrorKind;
-use tracing::Subscriber;
+use tracing::{Subscriber, debug, error};
 use tracing_subscriber::{
     EnvFilter,
     filter::LevelFilter,
@@ -45,7 +47,22 @@ impl LoggingError {
 /// [`LoggingError::Level`] for a level that cannot be read, [`LoggingError::SetUpTwice`] the second time.
 pub fn init(settings: &LoggingSettings, progress: &Progress) -> Result<(), LoggingError> {
     let subscriber = subscriber(settings, progress.writer(), progress.has_bars())?;
-    tracing::subscriber::set_global_default(subscriber).map_err(LoggingError::SetUpTwice)
+    tracing::subscriber::set_global_default(subscriber).map_err(LoggingError::SetUpTwice)?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// One line about a panic, which is always a defect; where it leads is decided by whoever catches it.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let message = panic.payload_as_str().unwrap_or("no message");
+    // deltalake aborts an upload that has failed, object_store cannot abort what has ended, and deltalake catches that:
+    // the failed upload itself is reported.
+    if message == "Already shut down" && place.contains("object_store") {
+        debug!(place, message, "an upload that had failed could not be aborted");
+    } else {
+        error!(place, message, "a defect of the program: please report this line and what was being done");
+    }
 }
 
 /// The filter for `level`: one of `off`, `error`, `warn`, `info`, `debug`, `trace`, meant for Sentinel's own crates

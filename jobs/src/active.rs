@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use domain::Timestamp;
+use domain::{FeatureRow, Prediction, Timestamp};
 use lake::{artifacts, registry::Registry};
 use models::{Model, specification};
 use tokio::task::spawn_blocking;
@@ -26,6 +26,32 @@ pub struct ActiveModel {
     pub artifact_bytes: u64,
     /// The detector.
     pub model: Model,
+}
+
+impl ActiveModel {
+    /// Judges feature rows, in their order.
+    #[must_use]
+    pub fn predict(&self, rows: &[FeatureRow]) -> Vec<Prediction> {
+        let symbols: Vec<_> = rows.iter().map(|row| row.symbol).collect();
+        let vectors: Vec<_> = rows.iter().map(FeatureRow::vector).collect();
+        let verdicts = self.model.verdicts(&symbols, &vectors);
+        let judged = rows.iter().zip(vectors).zip(verdicts).map(|((row, features), verdict)| Prediction {
+            partition: row.partition,
+            offset: row.offset,
+            ingest_time: row.ingest_time,
+            timestamp: row.timestamp,
+            symbol: row.symbol,
+            features,
+            anomaly_score: verdict.anomaly_score,
+            is_anomaly: verdict.is_anomaly,
+            model_version: self.version,
+            in_sample: false,
+            label_is_anomaly: row.is_anomaly,
+            label_anomaly_type: row.anomaly_type.clone(),
+            source: row.source,
+        });
+        judged.collect()
+    }
 }
 
 /// Loads a registered model whose file lies in `models_dir`.

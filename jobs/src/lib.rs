@@ -20,6 +20,8 @@ pub mod report;
 
 pub mod train;
 
+pub mod refold;
+pub mod replay;
 pub mod verify;
 
 pub mod evaluate;

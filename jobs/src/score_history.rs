@@ -91,7 +91,7 @@ impl History {
             }
             let predictions = self.predict(partition, model, start, next).await?;
             let slice = Slice { progress: progress.clone(), start, next, along: Vec::new(), rows: &predictions };
-            let rows = self.lake.append_predictions(&slice).await?.rows();
+            let rows = self.lake.append(&slice).await?.rows();
             if rows > 0 {
                 self.feed.push_older(&predictions);
                 added += rows as u64;

@@ -10,30 +10,28 @@ use std::{
 };
 
 use domain::{
-    Cause, EventRow, FeatureRow, Offset, Partition, Prediction, RawRecord, Record, Refold, Symbol, Timestamp,
-    WindowRow,
-    admission::{ALLOWED_LATENESS_MICROS, impossible_time},
-    time::MICROS,
-    windows::WINDOW_MICROS,
+    FeatureRow, Offset, Partition, Prediction, RawRecord, Record, Symbol, Timestamp, WindowRow,
+    admission::impossible_time,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use lake::{
     Lake, TableName,
-    compare::{Compared, Comparison, DIFFERENCES_TOLD, Derived, Difference, Key, ScoreDigest, What, combined_digest},
+    compare::{Compared, Comparison, DIFFERENCES_TOLD, Derived, Difference, ScoreDigest, What, combined_digest},
     lake::next_id,
     read::Pinned,
     truth::{Extent, FreshStarts},
 };
 use streams::{EventLog, ReadItem, codec, partition_of};
 
-use crate::{active::ActiveModel, error::Error, library::Models};
+use crate::{
+    active::ActiveModel,
+    error::Error,
+    library::Models,
+    refold::{SymbolFold, wanted},
+};
 
 /// Symbols verified side by side.
 const SYMBOLS_AT_A_TIME: usize = 2;
-
-/// Event time before a range whose events count in its first rows, and after it whose events may precede its last rows
-/// in the order of folding.
-const WARM_UP_MICROS: i64 = 120 * MICROS;
 
 /// Records of the log looked at together.
 const LOG_RECORDS: usize = 50_000;
@@ -87,22 +85,12 @@ pub async fn verify(
     told: &(dyn Fn(u64) + Sync),
 ) -> Result<Vec<TableReport>, Error> {
     let pins = Arc::new(Pins::new(lake, request).await?);
-    let mut wanted = pins.events.symbols().await?;
-    if !request.symbols.is_empty() {
-        wanted.retain(|symbol| request.symbols.contains(symbol));
-    }
     let mut checks = Vec::new();
-    for symbol in wanted {
+    for symbol in wanted(&pins.events, &request.symbols).await? {
         let id = next_id(log.topic_id(), partition_of(symbol, log.partitions()));
         let next = pins.events.transaction(&id).await?.unwrap_or(0);
-        checks.push(SymbolCheck {
-            pins: pins.clone(),
-            models: models.clone(),
-            symbol,
-            next,
-            from: request.from,
-            to: request.to,
-        });
+        let extent = Extent { from: request.from, to: request.to, next };
+        checks.push(SymbolCheck { pins: pins.clone(), models: models.clone(), symbol, extent });
     }
     let tasks = checks.into_iter().map(|check| tokio::spawn(check.run()));
     let mut done = stream::iter(tasks).buffered(SYMBOLS_AT_A_TIME);
@@ -156,10 +144,8 @@ struct SymbolCheck {
     pins: Arc<Pins>,
     models: Models,
     symbol: Symbol,
-    /// The progress of the symbol's partition.
-    next: Offset,
-    from: Option<Timestamp>,
-    to: Option<Timestamp>,
+    /// What is compared, up to the progress of the symbol's partition.
+    extent: Extent,
 }
 
 struct SymbolReport {
@@ -181,43 +167,18 @@ impl SymbolCheck {
         Ok(SymbolReport { symbol: self.symbol, tables })
     }
 
-    fn extent(&self) -> Extent {
-        Extent { from: self.from, to: self.to, next: self.next }
-    }
-
     /// Folds the symbol's events again and compares features and windows on the way.
     async fn fold_again(&self) -> Result<Vec<(TableName, Compared, Vec<u8>)>, Error> {
-        let (events, symbol) = (&self.pins.events, self.symbol);
-        let starts = events.fresh_starts(&self.pins.late, symbol).await?;
-        let read = Extent {
-            from: self.from.map(|from| from.plus_micros(-WARM_UP_MICROS)),
-            to: self.to.map(|to| to.plus_micros(WARM_UP_MICROS)),
-            next: self.next,
-        };
-        let newest =
-            events.last_event_before(symbol, &Extent { next: self.next, ..Extent::default() }, &starts).await?;
-        let before = match read.from {
-            Some(_) => events.last_event_before(symbol, &read, &starts).await?,
-            None => None,
-        };
-        let mut features = self.comparison::<FeatureRow>(&starts).await?;
-        let mut windows = self.comparison::<WindowRow>(&starts).await?;
-        let due = |row: &WindowRow, epoch| newest.as_ref().is_none_or(|newest| is_closed(row, epoch, newest, &starts));
-        let mut again = FoldAgain::new(self.extent(), starts.clone(), before.as_ref());
-        let mut rows = Box::pin(events.events_in_fold_order(symbol, &read, &starts).await?);
-        loop {
-            let batch = rows.try_next().await?;
-            let ended = batch.is_none();
-            let (state, made) = tokio::task::spawn_blocking(move || again.fold(batch)).await?;
-            again = state;
+        let mut fold = SymbolFold::begin(&self.pins.events, &self.pins.late, self.symbol, self.extent.clone()).await?;
+        let timeline = fold.timeline().clone();
+        let mut features = self.comparison::<FeatureRow>(&timeline.starts).await?;
+        let mut windows = self.comparison::<WindowRow>(&timeline.starts).await?;
+        while let Some(made) = fold.next().await? {
             if let Some(features) = &mut features {
                 features.next(&made.features, |_| true).await?;
             }
             if let Some(windows) = &mut windows {
-                windows.next(&made.windows, |(key, row)| due(row, key.epoch())).await?;
-            }
-            if ended {
-                break;
+                windows.next(&made.windows, |(key, row)| timeline.has_closed(row, key.epoch())).await?;
             }
         }
         let mut found = Vec::new();
@@ -234,7 +195,7 @@ impl SymbolCheck {
 
     async fn comparison<R: Derived>(&self, starts: &FreshStarts) -> Result<Option<Comparison>, Error> {
         let Some(stored) = self.pins.derived.get(&R::TABLE) else { return Ok(None) };
-        Ok(Some(Comparison::begin::<R>(stored, self.symbol, &self.extent(), starts).await?))
+        Ok(Some(Comparison::begin::<R>(stored, self.symbol, &self.extent, starts).await?))
     }
 
     /// Scores stored feature vectors again with the models that are named beside them.
@@ -242,7 +203,7 @@ impl SymbolCheck {
         let mut loaded = HashMap::<i64, Arc<ActiveModel>>::new();
         let mut compared = Compared::default();
         let mut digest = ScoreDigest::default();
-        let mut rows = Box::pin(predictions.predictions_of(self.symbol, &self.extent()).await?);
+        let mut rows = Box::pin(predictions.predictions_of(self.symbol, &self.extent, &FreshStarts::default()).await?);
         while let Some(batch) = rows.try_next().await? {
             for prediction in &batch {
                 if let Entry::Vacant(unknown) = loaded.entry(prediction.model_version) {
@@ -270,13 +231,6 @@ impl SymbolCheck {
     }
 }
 
-/// Whether the events up to `newest` alone have closed a window. A heartbeat may have closed it earlier, which `events`
-/// does not tell.
-fn is_closed(row: &WindowRow, epoch: usize, newest: &EventRow, starts: &FreshStarts) -> bool {
-    let end = row.window_start.plus_micros(WINDOW_MICROS + ALLOWED_LATENESS_MICROS);
-    epoch < starts.epoch(newest.cause.offset) || end <= newest.fold_time
-}
-
 fn other_score(stored: &Prediction, score: f64) -> Difference {
     Difference {
         table: TableName::Predictions,
@@ -301,84 +255,6 @@ fn score(batch: &[Prediction], models: &HashMap<i64, Arc<ActiveModel>>) -> Vec<(
         verdicts.extend(judged.into_iter().map(|verdict| (verdict.anomaly_score, verdict.is_anomaly)));
     }
     verdicts
-}
-
-/// The fold of a symbol's events on its way: rows leave it in the order of their keys.
-struct FoldAgain {
-    extent: Extent,
-    starts: FreshStarts,
-    refold: Refold,
-    epoch: usize,
-    /// Rows that an older one may still precede.
-    waiting: Vec<(Key, FeatureRow)>,
-    last: Option<(Symbol, Cause)>,
-}
-
-/// Rows made again, in the order of their keys.
-#[derive(Default)]
-struct MadeAgain {
-    features: Vec<(Key, FeatureRow)>,
-    windows: Vec<(Key, WindowRow)>,
-}
-
-impl FoldAgain {
-    /// A fold that goes on after the event `before`.
-    fn new(extent: Extent, starts: FreshStarts, before: Option<&EventRow>) -> Self {
-        let epoch = before.map_or(0, |row| starts.epoch(row.cause.offset));
-        let refold = Refold::after_price(before.map(|row| row.event.price));
-        Self { extent, starts, refold, epoch, waiting: Vec::new(), last: None }
-    }
-
-    /// Folds the next events; `None` stands for the end of them.
-    fn fold(mut self, batch: Option<Vec<EventRow>>) -> (Self, MadeAgain) {
-        let mut made = MadeAgain::default();
-        let Some(batch) = batch else {
-            self.leave_epoch(&mut made);
-            return (self, made);
-        };
-        for row in &batch {
-            let epoch = self.starts.epoch(row.cause.offset);
-            if epoch != self.epoch {
-                self.leave_epoch(&mut made);
-                self.epoch = epoch;
-            }
-            let mut closed = Vec::new();
-            let feature = self.refold.admit(row, &mut closed);
-            self.keep_windows(closed, &mut made);
-            self.last = Some((row.event.symbol, row.cause));
-            if self.is_wanted(feature.timestamp) {
-                self.waiting.push((FeatureRow::key(epoch, feature.timestamp, feature.offset), feature));
-            }
-        }
-        if let Some(row) = batch.last() {
-            self.waiting.sort_by_key(|(key, _)| *key);
-            let watermark = row.fold_time.plus_micros(-ALLOWED_LATENESS_MICROS);
-            let done = self.waiting.partition_point(|(_, row)| row.timestamp < watermark);
-            made.features.extend(self.waiting.drain(..done));
-        }
-        (self, made)
-    }
-
-    /// Ends an epoch: what waits is complete, and every window closes.
-    fn leave_epoch(&mut self, made: &mut MadeAgain) {
-        self.waiting.sort_by_key(|(key, _)| *key);
-        made.features.append(&mut self.waiting);
-        let mut closed = Vec::new();
-        let refold = std::mem::take(&mut self.refold);
-        if let Some((symbol, cause)) = self.last {
-            refold.finish(symbol, cause, &mut closed);
-        }
-        self.keep_windows(closed, made);
-    }
-
-    fn keep_windows(&self, closed: Vec<WindowRow>, made: &mut MadeAgain) {
-        let wanted = closed.into_iter().filter(|row| self.is_wanted(row.window_start));
-        made.windows.extend(wanted.map(|row| (WindowRow::key(self.epoch, row.window_start, row.offset), row)));
-    }
-
-    fn is_wanted(&self, time: Timestamp) -> bool {
-        self.extent.from.is_none_or(|from| time >= from) && self.extent.to.is_none_or(|to| time < to)
-    }
 }
 
 /// What the log and the tables say about each other.

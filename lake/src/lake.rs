@@ -177,12 +177,12 @@ impl Lake {
         Ok(FlushSummary { rows: TableName::ALL.into_iter().zip(rows).collect() })
     }
 
-    /// Appends predictions about stored rows, numbered by offset under a progress id of their own.
+    /// Appends rows under a progress id of their own, apart from the flushes.
     ///
     /// # Errors
     /// Where the commit fails for good.
-    pub async fn append_predictions(&self, slice: &Slice<'_, Prediction>) -> Result<Appended, Error> {
-        let mut table = self.table(TableName::Predictions).lock().await;
+    pub async fn append<R: TableRow>(&self, slice: &Slice<'_, R>) -> Result<Appended, Error> {
+        let mut table = self.table(R::TABLE).lock().await;
         table.append(std::slice::from_ref(slice), Rule::Derived, self.probe.as_ref()).await
     }
 

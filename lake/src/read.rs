@@ -27,7 +27,7 @@ use crate::{
     lake::Lake,
     schema::TableName,
     table::{load, load_version},
-    truth::Extent,
+    truth::{Extent, FreshStarts},
 };
 
 /// One version of a table, or what one commit added to it, open for SQL.
@@ -278,7 +278,7 @@ impl Pinned {
         Ok(rows)
     }
 
-    /// The predictions of a symbol in the order of event time, in batches.
+    /// The predictions of a symbol by epoch and event time, in batches.
     ///
     /// # Errors
     /// As [`Pinned::query`], now or from the stream; also where this is not `predictions`.
@@ -286,9 +286,10 @@ impl Pinned {
         &self,
         symbol: Symbol,
         extent: &Extent,
+        starts: &FreshStarts,
     ) -> Result<impl Stream<Item = Result<Vec<Prediction>, Error>> + Send + use<>, Error> {
-        let condition = extent.condition(symbol, "timestamp");
-        self.prediction_batches(&format!("WHERE {condition} ORDER BY timestamp, \"offset\"")).await
+        let (condition, order) = (extent.condition(symbol, "timestamp"), starts.then(">=", "timestamp, \"offset\""));
+        self.prediction_batches(&format!("WHERE {condition} ORDER BY {order}")).await
     }
 
     async fn predictions_in(&self, order: &str) -> Result<Vec<Prediction>, Error> {

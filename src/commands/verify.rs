@@ -3,7 +3,10 @@
 use std::sync::Mutex;
 
 use jobs::verify::{LogReport, TableReport, VERIFIABLE, VerifyRequest, verify, verify_log};
-use lake::{TableName, compare::What};
+use lake::{
+    TableName,
+    compare::{Difference, What},
+};
 use serde_json::json;
 
 use crate::{Outcome, app::App, cli::VerifyArgs, commands::Refused, config::Settings, output, progress::Progress};
@@ -59,14 +62,7 @@ fn show(reports: &[TableReport], log: Option<&LogReport>) -> anyhow::Result<()> 
     let heading = ["table", "version", "compared", "differing", "missing", "extra", "verdict", "digest"];
     output::table(&heading, &reports.iter().map(row).collect::<Vec<Vec<String>>>())?;
     for difference in reports.iter().flat_map(|report| &report.compared.first) {
-        let what = match &difference.what {
-            What::Missing => "is not stored, the events give it".to_owned(),
-            What::Extra => "is stored, the events do not give it".to_owned(),
-            What::Value { column, stored, made_again } => format!("{column}: stored {stored}, made again {made_again}"),
-        };
-        let (table, symbol, time, offset) =
-            (difference.table.as_str(), difference.symbol, difference.time, difference.offset);
-        output::line(&format!("{table} {symbol} {time} offset {offset}: {what}"))?;
+        output::line(&difference_line(difference))?;
     }
     let Some(log) = log else { return Ok(()) };
     let LogReport { records, control, wrong, first } = log;
@@ -77,8 +73,19 @@ fn show(reports: &[TableReport], log: Option<&LogReport>) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// A difference as a line.
+pub fn difference_line(difference: &Difference) -> String {
+    let what = match &difference.what {
+        What::Missing => "is not stored, the events give it".to_owned(),
+        What::Extra => "is stored, the events do not give it".to_owned(),
+        What::Value { column, stored, made_again } => format!("{column}: stored {stored}, made again {made_again}"),
+    };
+    let Difference { table, symbol, time, offset, .. } = difference;
+    format!("{} {symbol} {time} offset {offset}: {what}", table.as_str())
+}
+
 fn as_json(reports: &[TableReport], log: Option<&LogReport>) -> serde_json::Value {
-    let difference = |found: &lake::compare::Difference| {
+    let difference = |found: &Difference| {
         let (what, values) = match &found.what {
             What::Missing => ("missing", json!(null)),
             What::Extra => ("extra", json!(null)),

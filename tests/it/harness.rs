@@ -38,9 +38,14 @@ impl Data {
         text(&output.stdout)
     }
 
-    /// Every row of a table in the order of its records, as text, without the columns named.
+    /// Every row of a table in the order of its columns, as text, without the columns named.
     pub fn rows(&self, table: TableName, without: &[&str]) -> Vec<Vec<String>> {
-        let folder = self.path().join("data").join("lake");
+        self.rows_in("lake", table, without)
+    }
+
+    /// The same of the tables in another folder of the data.
+    pub fn rows_in(&self, folder: &str, table: TableName, without: &[&str]) -> Vec<Vec<String>> {
+        let folder = self.path().join("data").join(folder);
         tokio::runtime::Runtime::new().unwrap().block_on(async {
             let lake = Lake::open(&folder).await.unwrap();
             let columns: Vec<String> = table

@@ -11,6 +11,7 @@ mod late;
 mod recorded;
 
 mod kill;
+mod replay;
 mod torn;
 mod verify;
 mod windows_peer;

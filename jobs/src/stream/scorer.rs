@@ -67,30 +67,9 @@ impl Scorer {
             let end = next_change.map_or(rest.len(), |change| rest.partition_point(|row| row.offset < change));
             let (run, later) = rest.split_at(end);
             if let Some(model) = assigned(&self.assignments, first.offset).and_then(|v| self.models.get(&v)) {
-                score_run(model, run, predictions);
+                predictions.extend(model.predict(run));
             }
             rest = later;
         }
     }
-}
-
-fn score_run(model: &ActiveModel, rows: &[FeatureRow], predictions: &mut Vec<Prediction>) {
-    let symbols: Vec<_> = rows.iter().map(|row| row.symbol).collect();
-    let vectors: Vec<_> = rows.iter().map(FeatureRow::vector).collect();
-    let verdicts = model.model.verdicts(&symbols, &vectors);
-    predictions.extend(rows.iter().zip(vectors).zip(verdicts).map(|((row, features), verdict)| Prediction {
-        partition: row.partition,
-        offset: row.offset,
-        ingest_time: row.ingest_time,
-        timestamp: row.timestamp,
-        symbol: row.symbol,
-        features,
-        anomaly_score: verdict.anomaly_score,
-        is_anomaly: verdict.is_anomaly,
-        model_version: model.version,
-        in_sample: false,
-        label_is_anomaly: row.is_anomaly,
-        label_anomaly_type: row.anomaly_type.clone(),
-        source: row.source,
-    }));
 }
