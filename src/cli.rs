@@ -276,8 +276,9 @@ Examples:
   sentinel replay --from 2024-03-09 --to 2024-03-10 --symbols BTC-USDT --into shadow
   sentinel replay --speed 60 --from 2024-03-09T16:00:00Z
 
-Folds the stored events by the same fold as live ones and scores them by one model. It never alerts and touches nothing
-that is served. A shadow is a folder of Delta tables beside the lake.")]
+Folds the stored events by the fold that live ones meet and scores them by one
+model. It never alerts and touches nothing that is served. A shadow is a folder
+of Delta tables beside the lake.")]
 pub struct ReplayArgs {
     #[command(flatten)]
     pub range: TimeRangeArgs,
@@ -327,8 +328,9 @@ Examples:
   sentinel verify --table features --symbols BTC-USDT --from 2024-03-09 --to 2024-03-10
   sentinel verify --log
 
-Folds the events again and scores the predictions again, with the models that made them, and compares every value bit
-for bit. Exit code 1 where anything differs. It only reads, and may run beside everything else.")]
+Folds the events again, scores the predictions again by the models that made
+them, and compares every value bit for bit. Exit code 1 where anything differs.
+It only reads, and may run beside everything else.")]
 pub struct VerifyArgs {
     /// Only this table: features, windows or predictions
     #[arg(long, value_name = "TABLE")]
