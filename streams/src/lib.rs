@@ -5,6 +5,8 @@
 
 pub mod error;
 
+pub mod frames;
+
 pub mod files;
 pub mod pace;
 pub mod simulated;
