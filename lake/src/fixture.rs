@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use domain::{Event, Fold, Offset, Output, RawRecord, Record, Source, Symbol, Timestamp};
+use domain::{Event, Fold, Heartbeat, Offset, Output, RawRecord, Record, Source, Symbol, Timestamp};
 
 use crate::{Lake, PartitionFlush, TableName};
 
@@ -31,6 +31,23 @@ pub fn flush(start: Offset, next: Offset) -> Arc<Vec<PartitionFlush>> {
         output,
         ..PartitionFlush::default()
     }])
+}
+
+/// The rows of the first `next` offsets as in [`flush`], with those offsets of `without` as heartbeats instead.
+pub fn flush_without(next: Offset, without: &[Offset]) -> Arc<Vec<PartitionFlush>> {
+    let (mut fold, mut output) = (Fold::new(0, 0), Output::default());
+    for offset in 0..next {
+        let raw = RawRecord { offset, append_time: time(offset + 1), key: b"BTC-USDT", value: b"" };
+        let event = event(offset);
+        let record = if without.contains(&offset) {
+            Record::Heartbeat(Heartbeat { timestamp: event.timestamp, symbol: event.symbol })
+        } else {
+            Record::Event(event)
+        };
+        fold.apply(raw, Ok(record), &mut output);
+    }
+    let (replay, start) = (fold.replay(), 0);
+    Arc::new(vec![PartitionFlush { partition: 0, start, next, replay, output, ..PartitionFlush::default() }])
 }
 
 /// Every row of a table as text, in the order of offsets.
