@@ -25,6 +25,7 @@ pub struct Cli {
 const EXAMPLES: &str = "\
 Examples:
   sentinel up                                          a simulated market at http://127.0.0.1:8000
+  sentinel --data-dir live up --source binance         the same on Binance's live trades
   sentinel --data-dir real up --source file trades.gz  the same on recorded trades
   sentinel config                                      every setting and where it comes from
 
@@ -73,6 +74,8 @@ pub enum Command {
     /// Look at the lake's tables and keep them small
     #[command(subcommand)]
     Table(TableCommand),
+    /// Name the trades that the lake's events lack
+    Gaps(GapsArgs),
     /// Look at the records that could not be events
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
@@ -88,11 +91,13 @@ pub enum Command {
 Examples:
   sentinel up
   sentinel up --symbols BTC-USDT,SOL-USDT --bind 127.0.0.1:9000
+  sentinel --data-dir live up --source binance --symbols BTC-USDT,ETH-USDT
   sentinel --data-dir real up --source file btcusdt.gz ethusdt.gz --speed 1
 
+A live market goes on with what is traded now; `sentinel gaps` names what was missed.
 A second start goes on exactly where the first ended. Ctrl-C flushes and exits 0.")]
 pub struct UpArgs {
-    /// The built-in market simulator, or files of recorded events [default: simulated]
+    /// The built-in market simulator, Binance's live trades, or files of recorded events [default: simulated]
     #[arg(long, value_name = "KIND")]
     pub source: Option<SourceArg>,
     /// With --source file: JSON Lines of events or recorded Binance frames, gzip or not
@@ -116,7 +121,7 @@ const SIMULATED: &str = "Simulated market";
 /// Flags of the simulated market.
 #[derive(Args, Clone, Debug)]
 pub struct SimulatedArgs {
-    /// The markets [default: BTC-USDT,ETH-USDT,BNB-USDT]
+    /// The markets, also of --source binance [default: BTC-USDT,ETH-USDT,BNB-USDT]
     #[arg(long, value_name = "S,...", value_delimiter = ',', help_heading = SIMULATED)]
     pub symbols: Option<Vec<Symbol>>,
     /// Stop after this many events, of all symbols together
@@ -131,10 +136,9 @@ pub struct SimulatedArgs {
 }
 
 impl SimulatedArgs {
-    /// The first of these flags that was given.
+    /// The first flag that only a simulated market has.
     pub const fn first_given(&self) -> Option<&'static str> {
         match self {
-            Self { symbols: Some(_), .. } => Some("--symbols"),
             Self { events: Some(_), .. } => Some("--events"),
             Self { seed: Some(_), .. } => Some("--seed"),
             Self { start: Some(_), .. } => Some("--start"),
@@ -148,6 +152,7 @@ impl SimulatedArgs {
 pub enum SourceArg {
     // Documented in the help of `--source`: variants with a text of their own make that help twice as long.
     Simulated,
+    Binance,
     File,
 }
 
@@ -156,6 +161,7 @@ impl SourceArg {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Simulated => "simulated",
+            Self::Binance => "binance",
             Self::File => "file",
         }
     }
@@ -177,6 +183,14 @@ An interrupted file goes on where it ended.")]
 Example, the same events every time:
   sentinel ingest simulated --events 100000 --seed 7 --start 2024-03-09T16:00:00Z --speed 0")]
     Simulated(IngestSimulatedArgs),
+    /// Listen to Binance's live trades until Ctrl-C
+    #[command(after_help = "\
+Example:
+  sentinel --data-dir live ingest binance --symbols BTC-USDT,ETH-USDT
+
+Goes on with what is traded now; `sentinel gaps` names what was missed. Needs no key.
+Another address that speaks the same: the setting source.binance_endpoint.")]
+    Binance(IngestBinanceArgs),
 }
 
 /// `sentinel ingest file`
@@ -201,6 +215,14 @@ pub struct IngestSimulatedArgs {
     /// Times the real pace, 0 = as fast as possible [default: 1]
     #[arg(long, value_name = "N")]
     pub speed: Option<f64>,
+}
+
+/// `sentinel ingest binance`
+#[derive(Args, Clone, Debug)]
+pub struct IngestBinanceArgs {
+    /// The markets [default: BTC-USDT,ETH-USDT,BNB-USDT]
+    #[arg(long, value_name = "S,...", value_delimiter = ',')]
+    pub symbols: Option<Vec<Symbol>>,
 }
 
 /// `sentinel stream`
@@ -405,6 +427,28 @@ pub struct TableArg {
     /// The table's name
     #[arg(value_name = "TABLE", help = "events, features, windows, predictions, late_events, dead_letters or gaps")]
     pub table: String,
+}
+
+/// `sentinel gaps`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  sentinel gaps
+  sentinel gaps --symbols BTC-USDT --from 2024-03-09T16:00:00Z --to 2024-03-09T17:00:00Z --json
+
+A venue numbers the trades of a symbol one by one. Listed are the numbers that are in no row of
+`events` between two that are, also of trades that came too late for it. Trades before the first
+row and after the last one are not known. A range of time reads less of a big table. While `up`
+runs on real trades, the metric sentinel_missing_trade_ids counts those of the last hour of event
+time, every 5 minutes.")]
+pub struct GapsArgs {
+    /// Only these symbols
+    #[arg(long, value_name = "S,...", value_delimiter = ',')]
+    pub symbols: Option<Vec<Symbol>>,
+    #[command(flatten)]
+    pub range: TimeRangeArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// `sentinel dead-letters`
@@ -645,7 +689,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case("sentinel up --source kafka", ErrorKind::InvalidValue, "simulated, file")]
+    #[case("sentinel up --source kafka", ErrorKind::InvalidValue, "simulated, binance, file")]
     #[case("sentinel up --symbols btcusdt", ErrorKind::ValueValidation, "BTC-USDT")]
     #[case("sentinel up --seed -1", ErrorKind::UnknownArgument, "-1")]
     #[case("sentinel up --spede 2", ErrorKind::UnknownArgument, "--speed")]

@@ -4,6 +4,7 @@ pub mod config;
 mod dead_letters;
 mod doctor;
 mod evaluate;
+mod gaps;
 mod ingest;
 mod model;
 mod replay;
@@ -43,6 +44,7 @@ pub async fn run(
         Command::Verify(args) => verify::run(args, settings, progress).await,
         Command::Model(command) => model::run(command, settings).await,
         Command::Table(command) => table::run(command, settings).await,
+        Command::Gaps(args) => gaps::run(args, settings).await,
         Command::DeadLetters(command) => dead_letters::run(command, settings).await,
         Command::Doctor(args) => doctor::run(args, settings).await,
         Command::Config(args) => config::run(args, settings, origins),

@@ -74,8 +74,10 @@ pub struct SourceSettings {
     pub kind: SourceKind,
     /// Files to read, in this order.
     pub paths: Vec<PathBuf>,
-    /// Markets to simulate; at least one, each once.
+    /// Markets to simulate or to listen to; at least one, each once.
     pub symbols: Vec<Symbol>,
+    /// Where Binance's streams are.
+    pub binance_endpoint: String,
     /// Seconds of event time between two simulated events of a symbol.
     pub event_frequency_seconds: f64,
     /// Expected share of simulated events that carry an anomaly label.
@@ -97,6 +99,8 @@ pub enum SourceKind {
     Simulated,
     /// Files of recorded events or frames.
     File,
+    /// Binance's live trade streams.
+    Binance,
 }
 
 /// The pace of a source.
@@ -254,7 +258,7 @@ impl SourceSettings {
         match (self.speed, self.kind) {
             (Speed::Times(times), _) => times,
             (Speed::Auto, SourceKind::Simulated) => 1.0,
-            (Speed::Auto, SourceKind::File) => 0.0,
+            (Speed::Auto, SourceKind::File | SourceKind::Binance) => 0.0,
         }
     }
 }
@@ -278,6 +282,7 @@ impl SourceKind {
         match self {
             Self::Simulated => "simulated",
             Self::File => "file",
+            Self::Binance => "binance",
         }
     }
 }
@@ -310,6 +315,7 @@ impl Default for SourceSettings {
             kind: SourceKind::Simulated,
             paths: Vec::new(),
             symbols: DEFAULT_MARKETS.iter().filter_map(|(name, _)| Symbol::parse(name).ok()).collect(),
+            binance_endpoint: "wss://stream.binance.com:9443".to_owned(),
             event_frequency_seconds: 1.0,
             anomaly_probability: 0.01,
             seed: 42,

@@ -5,11 +5,11 @@ use std::time::Duration;
 use domain::{Timestamp, time::MICROS};
 use jobs::{ingest::SimulatedRun, maintain::UpkeepPolicy, stream::FlushPolicy};
 use models::TrainParameters;
-use streams::{RetentionPolicy, SimulatedSettings, SimulatedSymbol, TopicSettings};
+use streams::{BinanceSettings, RetentionPolicy, SimulatedSettings, SimulatedSymbol, TopicSettings};
 
 use crate::{
     cli::SimulatedArgs,
-    config::{LogSettings, ModelSettings, Settings, SourceSettings, StreamSettings},
+    config::{LogSettings, ModelSettings, Settings, SourceKind, SourceSettings, StreamSettings},
 };
 
 /// The topic.
@@ -43,6 +43,7 @@ pub fn upkeep(settings: &Settings) -> UpkeepPolicy {
     UpkeepPolicy {
         checkpoint_every: settings.lake.checkpoint_every,
         compact_every: settings.lake.compact_every_commits,
+        counts_missing_trades: settings.source.kind != SourceKind::Simulated,
         vacuum_retention_hours: u32::try_from(settings.lake.vacuum_retention_hours).unwrap_or(u32::MAX),
         log: RetentionPolicy {
             max_age_micros: days.saturating_mul(86_400 * MICROS),
@@ -50,6 +51,19 @@ pub fn upkeep(settings: &Settings) -> UpkeepPolicy {
                 / u64::from(settings.log.partitions),
         },
     }
+}
+
+/// The live market. Every start pauses otherwise before it connects again: programs that lost one venue together come
+/// back apart.
+///
+/// # Errors
+/// What to write for the endpoint; the settings have been checked for it.
+pub fn binance(source: &SourceSettings, now: Timestamp) -> anyhow::Result<BinanceSettings> {
+    Ok(BinanceSettings {
+        endpoint: source.binance_endpoint.parse().map_err(anyhow::Error::msg)?,
+        symbols: source.symbols.clone(),
+        seed: source.seed ^ now.micros().unsigned_abs(),
+    })
 }
 
 /// The simulated market; a fresh one begins at `--start`, otherwise a warm start's hours before `now`.

@@ -83,7 +83,10 @@ impl ProgramStatus {
 impl Jobs {
     fn part(&self, name: Part) -> (PartState, Option<String>) {
         match self {
-            Self::Here { ingest, .. } if name == Part::Log => troubled(ingest.trouble()),
+            Self::Here { ingest, .. } if name == Part::Log => match troubled(ingest.trouble()) {
+                (PartState::Online, None) => (PartState::Online, ingest.connected()),
+                troubled => troubled,
+            },
             Self::Here { .. } if name == Part::Scheduler => {
                 (PartState::Online, Some("first model and table upkeep; no schedules yet".to_owned()))
             }

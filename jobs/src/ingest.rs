@@ -2,13 +2,17 @@
 //!
 //! An interrupted source goes on where the log says it ended, a finished file is reported and not read again. What
 //! may pass (a full disk, a busy file) is waited out; nothing that was acknowledged is lost, nothing comes twice.
+//! A live source has no position: it goes on with what comes, and what came twice is found out by its trade id.
+
+mod binance;
+mod connections;
 
 use std::{
     collections::BTreeSet,
     ops::Range,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -28,6 +32,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{error::Error, metrics::Metrics};
+
+pub use binance::{FrameCounts, binance};
+use connections::Connections;
 
 /// Records of one append at full speed.
 const BATCH_RECORDS: usize = 10_000;
@@ -61,6 +68,8 @@ pub struct IngestParts {
 pub struct IngestState {
     appended: AtomicU64,
     trouble: Mutex<Option<String>>,
+    /// Of a live source.
+    connections: Mutex<Option<Connections>>,
 }
 
 impl IngestState {
@@ -70,10 +79,22 @@ impl IngestState {
         self.appended.load(Ordering::Relaxed)
     }
 
-    /// Why appends wait, as a sentence; `None` where they do not.
+    /// Why appends wait, or why a live source is not connected, as a sentence; `None` where all is well.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let waits = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        waits.or_else(|| self.connections().as_ref().and_then(Connections::trouble))
+    }
+
+    /// What a live source is connected to, as a sentence; `None` for other sources, and while there is trouble.
+    #[must_use]
+    pub fn connected(&self) -> Option<String> {
+        let connections = self.connections();
+        connections.as_ref().filter(|connections| connections.trouble().is_none()).map(ToString::to_string)
+    }
+
+    fn connections(&self) -> MutexGuard<'_, Option<Connections>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_trouble(&self, trouble: Option<String>) {
@@ -89,11 +110,11 @@ pub type Appended = Vec<(Partition, Range<Offset>)>;
 pub struct IngestReport {
     /// Records appended.
     pub records: u64,
-    /// Where the records of files lie in the log, in the order of their appends; of simulated ones nothing is noted.
+    /// Where the records of files lie in the log, in the order of their appends; of other sources nothing is noted.
     pub appended: Appended,
-    /// Lines that are frames of another stream than `trade`.
+    /// Frames of another stream than `trade`.
     pub skipped: u64,
-    /// Lines that could not be read, appended as they are for the dead letters.
+    /// Lines and frames that could not be read, appended as they are for the dead letters.
     pub undecoded: u64,
     /// Files that were ingested before.
     pub files_known: u64,

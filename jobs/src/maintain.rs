@@ -1,4 +1,4 @@
-//! Upkeep while the program runs: checkpoints, compaction, vacuum, and retention of the log.
+//! Upkeep while the program runs: checkpoints, compaction, vacuum, retention of the log, and a count of missing trades.
 //!
 //! Each step is safe to repeat and to leave out. A step that fails is reported and tried again at the next round; it
 //! never stops ingest or commits.
@@ -10,13 +10,16 @@ use streams::{EventLog, RetentionPolicy};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::error::Error;
+use crate::{error::Error, metrics::Metrics};
 
 /// How often a round is made.
 const ROUND: Duration = Duration::from_mins(1);
 
 /// Rounds between two vacuums: an hour.
 const ROUNDS_PER_VACUUM: u64 = 60;
+
+/// Rounds between two counts of the missing trades. A count reads three columns of an hour of `events`.
+const ROUNDS_PER_COUNT: u64 = 5;
 
 /// When upkeep is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub struct UpkeepPolicy {
     pub checkpoint_every: u64,
     /// Commits of a table between two compactions.
     pub compact_every: u64,
+    /// Whether the venue numbers its trades, so that those of the last hour that are missing can be counted.
+    pub counts_missing_trades: bool,
     /// Files that no version of the last hours needs are deleted.
     pub vacuum_retention_hours: u32,
     /// What the log keeps.
@@ -32,7 +37,7 @@ pub struct UpkeepPolicy {
 }
 
 /// Makes rounds until it is cancelled.
-pub async fn run(lake: &Lake, log: &dyn EventLog, policy: UpkeepPolicy, cancel: &CancellationToken) {
+pub async fn run(lake: &Lake, log: &dyn EventLog, metrics: &Metrics, policy: UpkeepPolicy, cancel: &CancellationToken) {
     let mut compacted_at = [0; TableName::ALL.len()];
     for number in 1_u64.. {
         tokio::select! { () = tokio::time::sleep(ROUND) => {}, () = cancel.cancelled() => return }
@@ -43,6 +48,12 @@ pub async fn run(lake: &Lake, log: &dyn EventLog, policy: UpkeepPolicy, cancel: 
         }
         if let Err(error) = retain(lake, log, policy.log).await {
             warn!(%error, "log retention left out, it will be tried again");
+        }
+        if policy.counts_missing_trades && number % ROUNDS_PER_COUNT == 1 {
+            match lake.missing_trades_of_last_hour().await {
+                Ok(count) => metrics.trade_ids_missing(count),
+                Err(error) => warn!(%error, "missing trades not counted, it will be tried again"),
+            }
         }
     }
 }

@@ -17,8 +17,9 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
+use streams::binance::Lost;
 
-use crate::feed::Origin;
+use crate::{feed::Origin, ingest::FrameCounts};
 
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -32,6 +33,16 @@ const COMMIT_BUCKETS: [f64; 10] = [5e-3, 1e-2, 2.5e-2, 5e-2, 1e-1, 2.5e-1, 5e-1,
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FateLabel {
     fate: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FrameLabel {
+    content: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -62,6 +73,10 @@ type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 pub struct Metrics {
     registry: Registry,
     events_logged: Counter,
+    source_connected: Gauge,
+    source_disconnects: Family<ReasonLabel, Counter>,
+    source_frames: Family<FrameLabel, Counter>,
+    missing_trade_ids: Gauge,
     records: Family<FateLabel, Counter>,
     rows: Family<TableLabel, Counter>,
     commits: Family<TableLabel, Counter>,
@@ -87,6 +102,10 @@ impl Metrics {
         let mut metrics = Self {
             registry: Registry::default(),
             events_logged: Counter::default(),
+            source_connected: Gauge::default(),
+            source_disconnects: Family::default(),
+            source_frames: Family::default(),
+            missing_trade_ids: Gauge::default(),
             records: Family::default(),
             rows: Family::default(),
             commits: Family::default(),
@@ -99,6 +118,10 @@ impl Metrics {
             panics: Counter::default(),
         };
         metrics.register();
+        metrics.frames_received(&FrameCounts::default());
+        for reason in Lost::REASONS {
+            metrics.source_disconnects.get_or_create(&ReasonLabel { reason }).inc_by(0);
+        }
         metrics.records_folded(&FateCounts::default());
         for origin in Origin::ALL {
             metrics.predicted(origin, 0, 0);
@@ -110,6 +133,13 @@ impl Metrics {
         self.registry.register_collector(Box::new(ProcessMemory));
         let ours = self.registry.sub_registry_with_prefix("sentinel");
         ours.register("events_logged", "Events appended to the log by this process", self.events_logged.clone());
+        let help = "Connections of the live source that are there now";
+        ours.register("source_connections", help, self.source_connected.clone());
+        let help = "Connections of the live source that ended or could not be made, by reason";
+        ours.register("source_disconnects", help, self.source_disconnects.clone());
+        ours.register("source_frames", "Frames of the live source, by what they hold", self.source_frames.clone());
+        let help = "Trade ids missing in the last hour of event time of real events; 0 with a simulated source";
+        ours.register("missing_trade_ids", help, self.missing_trade_ids.clone());
         ours.register("records_folded", "Records read from the log, by their fate", self.records.clone());
         ours.register("rows_committed", "Rows committed to a table by this process", self.rows.clone());
         ours.register("commits", "Commits to a table by this process", self.commits.clone());
@@ -130,6 +160,29 @@ impl Metrics {
     /// Counts events appended to the log.
     pub fn events_logged(&self, count: u64) {
         self.events_logged.inc_by(count);
+    }
+
+    /// Notes how many connections of the live source are there.
+    pub fn source_connected(&self, connections: usize) {
+        self.source_connected.set(i64::try_from(connections).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a connection of the live source that ended or could not be made.
+    pub fn source_lost(&self, lost: &Lost) {
+        self.source_disconnects.get_or_create(&ReasonLabel { reason: lost.as_str() }).inc();
+    }
+
+    /// Counts what a live source gave.
+    pub fn frames_received(&self, counts: &FrameCounts) {
+        let FrameCounts { trades, skipped, undecoded } = *counts;
+        for (content, count) in [("trade", trades), ("other", skipped), ("undecoded", undecoded)] {
+            self.source_frames.get_or_create(&FrameLabel { content }).inc_by(count);
+        }
+    }
+
+    /// Notes how many trade ids are missing in the newest hour.
+    pub fn trade_ids_missing(&self, count: u64) {
+        self.missing_trade_ids.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Counts records by their fate.
@@ -218,6 +271,10 @@ mod tests {
         let text = Metrics::new().encode().unwrap();
         for line in [
             "sentinel_events_logged_total 0",
+            "sentinel_source_connections 0",
+            "sentinel_source_disconnects_total{reason=\"stalled\"} 0",
+            "sentinel_source_frames_total{content=\"trade\"} 0",
+            "sentinel_missing_trade_ids 0",
             "sentinel_records_folded_total{fate=\"late\"} 0",
             "sentinel_predictions_total{origin=\"live\"} 0",
             "sentinel_anomalies_total{origin=\"manual\"} 0",
@@ -233,6 +290,10 @@ mod tests {
     fn what_was_counted_is_written() {
         let metrics = Metrics::new();
         metrics.events_logged(7);
+        metrics.source_connected(2);
+        metrics.source_lost(&Lost::Stalled);
+        metrics.frames_received(&FrameCounts { trades: 5, skipped: 2, undecoded: 1 });
+        metrics.trade_ids_missing(12);
         let mut fates = FateCounts::default();
         fates.count(Fate::Admitted);
         fates.count(Fate::Admitted);
@@ -246,6 +307,12 @@ mod tests {
         let text = metrics.encode().unwrap();
         for line in [
             "sentinel_events_logged_total 7",
+            "sentinel_source_connections 2",
+            "sentinel_source_disconnects_total{reason=\"stalled\"} 1",
+            "sentinel_source_frames_total{content=\"trade\"} 5",
+            "sentinel_source_frames_total{content=\"other\"} 2",
+            "sentinel_source_frames_total{content=\"undecoded\"} 1",
+            "sentinel_missing_trade_ids 12",
             "sentinel_records_folded_total{fate=\"admitted\"} 2",
             "sentinel_rows_committed_total{table=\"features\"} 10",
             "sentinel_commits_total{table=\"features\"} 2",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use domain::{Event, EventRow, Fold, Offset, Output, RawRecord, Record, Source, Symbol, Timestamp};
+use domain::{Event, EventRow, Fold, Heartbeat, Offset, Output, RawRecord, Record, Source, Symbol, Timestamp};
 
 use crate::{Lake, PartitionFlush, TableName};
 
@@ -50,6 +50,23 @@ pub fn shifted(start: Offset, far: Offset, seconds: i64) -> Arc<Vec<PartitionFlu
     let events = events(0, 20).into_iter().map(moved).collect();
     let (next, output) = (far + 20, Output { events, ..Output::default() });
     Arc::new(vec![PartitionFlush { start, next, replay: far, output, ..PartitionFlush::default() }])
+}
+
+/// The rows of the first `next` offsets as in [`flush`], with those offsets of `without` as heartbeats instead.
+pub fn flush_without(next: Offset, without: &[Offset]) -> Arc<Vec<PartitionFlush>> {
+    let (mut fold, mut output) = (Fold::new(0, 0), Output::default());
+    for offset in 0..next {
+        let raw = RawRecord { offset, append_time: time(offset + 1), key: b"BTC-USDT", value: b"" };
+        let event = event(offset);
+        let record = if without.contains(&offset) {
+            Record::Heartbeat(Heartbeat { timestamp: event.timestamp, symbol: event.symbol })
+        } else {
+            Record::Event(event)
+        };
+        fold.apply(raw, Ok(record), &mut output);
+    }
+    let (replay, start) = (fold.replay(), 0);
+    Arc::new(vec![PartitionFlush { partition: 0, start, next, replay, output, ..PartitionFlush::default() }])
 }
 
 /// Every row of a table as text, in the order of offsets.

@@ -11,6 +11,7 @@ pub mod table;
 
 pub mod lake;
 pub mod maintain;
+pub mod missing;
 pub mod read;
 pub mod truth;
 

@@ -366,13 +366,13 @@ pub(crate) fn as_stored(batch: &RecordBatch, name: TableName) -> Result<RecordBa
 }
 
 /// The columns of a batch by name; a column of another name or type is an error, never a panic.
-struct Columns<'a> {
+pub(crate) struct Columns<'a> {
     batch: &'a RecordBatch,
     table: TableName,
 }
 
 impl<'a> Columns<'a> {
-    const fn new(batch: &'a RecordBatch, table: TableName) -> Self {
+    pub(crate) const fn new(batch: &'a RecordBatch, table: TableName) -> Self {
         Self { batch, table }
     }
 
@@ -433,7 +433,7 @@ impl<'a> Columns<'a> {
         view.or_else(plain).ok_or_else(|| self.unexpected(name))
     }
 
-    fn symbol(&self, row: usize) -> Result<Symbol, Error> {
+    pub(crate) fn symbol(&self, row: usize) -> Result<Symbol, Error> {
         let text = self.text("symbol", row)?.unwrap_or_default();
         Symbol::parse(text).map_err(|_| self.unexpected("symbol"))
     }
@@ -443,12 +443,12 @@ impl<'a> Columns<'a> {
         column.map(|column| column.value(row)).ok_or_else(|| self.unexpected(name))
     }
 
-    fn long(&self, name: &'static str, row: usize) -> Result<i64, Error> {
+    pub(crate) fn long(&self, name: &'static str, row: usize) -> Result<i64, Error> {
         let column = self.column(name)?.as_primitive_opt::<Int64Type>();
         column.map(|column| column.value(row)).ok_or_else(|| self.unexpected(name))
     }
 
-    fn time(&self, name: &'static str, row: usize) -> Result<Timestamp, Error> {
+    pub(crate) fn time(&self, name: &'static str, row: usize) -> Result<Timestamp, Error> {
         let column = self.column(name)?.as_primitive_opt::<TimestampMicrosecondType>();
         column.map(|column| Timestamp::from_micros(column.value(row))).ok_or_else(|| self.unexpected(name))
     }

@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use domain::{Fate, LateReason};
@@ -15,6 +15,7 @@ use crate::{
     Outcome,
     app::App,
     cli::{IngestCommand, IngestFileArgs, IngestSimulatedArgs},
+    clock::SystemTimer,
     commands::sentence,
     config::Settings,
     output,
@@ -22,12 +23,13 @@ use crate::{
     settings_to_parts,
 };
 
-/// Runs `ingest file` or `ingest simulated`.
+/// Runs `ingest file`, `ingest simulated` or `ingest binance`.
 pub async fn run(command: &IngestCommand, settings: &Settings, progress: &Progress) -> anyhow::Result<Outcome> {
     let app = App::open(settings).await?;
     let told = match command {
         IngestCommand::File(args) => files(&app, args, settings, progress).await,
         IngestCommand::Simulated(args) => simulated(&app, args, settings, progress).await,
+        IngestCommand::Binance(_) => binance(&app, settings).await,
     }?;
     output::line(&told)?;
     app.close().await;
@@ -67,6 +69,16 @@ async fn simulated(
     Ok(describe(&report))
 }
 
+async fn binance(app: &App, settings: &Settings) -> anyhow::Result<String> {
+    Ok(describe(&listen(app, settings).await?))
+}
+
+/// Listens to Binance until the program is told to stop.
+pub async fn listen(app: &App, settings: &Settings) -> anyhow::Result<IngestReport> {
+    let market = settings_to_parts::binance(&settings.source, app.clock.now())?;
+    Ok(ingest::binance(&app.ingest_parts(), market, Arc::new(SystemTimer::default()), &app.cancel).await?)
+}
+
 /// A report as a sentence.
 pub fn describe(report: &IngestReport) -> String {
     sentence(
@@ -74,7 +86,10 @@ pub fn describe(report: &IngestReport) -> String {
         [
             (report.files_known, "files were ingested before"),
             (report.skipped, "frames of other streams skipped"),
-            (report.undecoded, "lines could not be read; `sentinel dead-letters list` shows them once they are folded"),
+            (
+                report.undecoded,
+                "lines or frames could not be read; `sentinel dead-letters list` shows them once they are folded",
+            ),
         ],
     )
 }

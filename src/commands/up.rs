@@ -19,7 +19,7 @@ use crate::{
     app::App,
     cli::UpArgs,
     commands::{
-        ingest::{CatchUp, FileProgress, describe},
+        ingest::{CatchUp, FileProgress, describe, listen},
         serve, stream as stream_command,
     },
     config::{Settings, SourceKind},
@@ -103,6 +103,10 @@ impl Up<'_> {
                 shown.finish();
                 report
             }
+            SourceKind::Binance => {
+                self.is_current.cancel();
+                listen(app, self.settings).await?
+            }
         };
         info!("the source has ended: {}", describe(&report));
         Ok(())
@@ -132,7 +136,7 @@ impl Up<'_> {
 
     async fn upkeep(&self) -> anyhow::Result<()> {
         let policy = settings_to_parts::upkeep(self.settings);
-        maintain::run(&self.app.lake, self.app.log.as_ref(), policy, &self.app.cancel).await;
+        maintain::run(&self.app.lake, self.app.log.as_ref(), &self.app.metrics, policy, &self.app.cancel).await;
         Ok(())
     }
 }

@@ -9,6 +9,8 @@ use domain::{
     time::MICROS,
 };
 
+use streams::binance::{self, Endpoint};
+
 use super::{
     ConfigError, Settings, SourceKind, Speed,
     fields::{Field, Given},
@@ -40,7 +42,7 @@ pub fn topic(name: &str) -> Result<(), String> {
     Err("use 1 to 64 small letters, digits and hyphens, such as \"crypto-market\"".to_owned())
 }
 
-/// Simulated markets.
+/// Simulated or live markets.
 pub fn symbols(symbols: &[Symbol]) -> Result<(), String> {
     if !(1..=MAX_SYMBOLS).contains(&symbols.len()) {
         return Err(format!("name 1 to {MAX_SYMBOLS} symbols"));
@@ -50,6 +52,11 @@ pub fn symbols(symbols: &[Symbol]) -> Result<(), String> {
         Some(twice) => Err(format!("name {twice} once")),
         None => Ok(()),
     }
+}
+
+/// Where a live market's streams are.
+pub fn endpoint(endpoint: &str) -> Result<(), String> {
+    endpoint.parse::<Endpoint>().map(|_| ())
 }
 
 /// Seconds between two events of a symbol.
@@ -103,6 +110,12 @@ pub fn settings(settings: &Settings, origins: &Origins) -> Result<(), ConfigErro
             format!("an alert is rarer than an anomaly: use at most model.contamination = {}", model.contamination);
         return refused("model.alert_quantile", &|| model.alert_quantile.show(), remedy);
     }
+    let symbols = &settings.source.symbols;
+    if settings.source.kind == SourceKind::Binance
+        && let Err(remedy) = binance::names(symbols)
+    {
+        return refused("source.symbols", &|| symbols.show(), remedy);
+    }
     if !http.bind.ip().is_loopback() && !http.allow_remote {
         let remedy = format!(
             "others can reach this address and there are no API keys yet: use 127.0.0.1:{}, or set http.allow_remote = \
@@ -126,18 +139,27 @@ pub fn command(settings: &Settings, command: &Command) -> Result<(), ConfigError
     mistake.map_or(Ok(()), |sentence| Err(ConfigError::Usage(sentence)))
 }
 
+/// The first flag that only a simulated market has.
+fn simulated_flag(up: &UpArgs) -> Option<&'static str> {
+    up.simulated.first_given().or_else(|| up.warm_start_hours.map(|_| "--warm-start-hours"))
+}
+
 fn up_mistake(settings: &Settings, up: &UpArgs) -> Option<String> {
     match settings.source.kind {
-        SourceKind::Simulated if !up.paths.is_empty() => {
-            Some("files are read with `sentinel up --source file PATHS`: add `--source file`".to_owned())
+        SourceKind::Simulated | SourceKind::Binance if !up.paths.is_empty() => {
+            Some("files are read with `sentinel up --source file PATHS`: say `--source file`".to_owned())
         }
         SourceKind::File if settings.source.paths.is_empty() => {
             Some("no file to read: name at least one, as in `sentinel up --source file trades.jsonl.gz`".to_owned())
         }
         SourceKind::File => {
-            let hours = up.warm_start_hours.map(|_| "--warm-start-hours");
-            let flag = up.simulated.first_given().or(hours)?;
+            let symbols = up.simulated.symbols.as_ref().map(|_| "--symbols");
+            let flag = symbols.or_else(|| simulated_flag(up))?;
             Some(format!("{flag} is for the simulated market, and files are read whole: leave it out"))
+        }
+        SourceKind::Binance => {
+            let flag = simulated_flag(up).or_else(|| up.speed.map(|_| "--speed"))?;
+            Some(format!("{flag} is not for a live market, which has its own past and pace: leave it out"))
         }
         SourceKind::Simulated => None,
     }

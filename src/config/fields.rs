@@ -177,11 +177,8 @@ impl Field for SourceKind {
         match given.as_text() {
             Some("simulated") => Ok(Self::Simulated),
             Some("file") => Ok(Self::File),
-            Some("binance") => {
-                Err("this version reads no live market: record its frames and use \"file\", or use \"simulated\""
-                    .to_owned())
-            }
-            _ => Err("write \"simulated\" or \"file\"".to_owned()),
+            Some("binance") => Ok(Self::Binance),
+            _ => Err("write \"simulated\", \"binance\" or \"file\"".to_owned()),
         }
     }
 

@@ -102,8 +102,8 @@ pub const SETTINGS: &[Setting] = &[
     setting!(
         source.kind,
         any,
-        "\"simulated\" = the built-in market simulator, \"file\" = the files of `paths`. Flag of up: --source.\n\
-         Also set by the original program's variable DATA_SOURCE."
+        "\"simulated\" = the built-in market simulator, \"binance\" = Binance's live trades, \"file\" = the files of\n\
+         `paths`. Flag of up: --source. Also set by the original program's variable DATA_SOURCE."
     ),
     setting!(
         source.paths,
@@ -114,7 +114,14 @@ pub const SETTINGS: &[Setting] = &[
     setting!(
         source.symbols,
         checks::symbols,
-        "For \"simulated\": the markets, 1 to 1000, each as BASE-QUOTE. Files are read whole. Flag: --symbols."
+        "For \"simulated\" and \"binance\": the markets, 1 to 1000, each as BASE-QUOTE. Files are read whole.\n\
+         Flag: --symbols."
+    ),
+    setting!(
+        source.binance_endpoint,
+        checks::endpoint,
+        "For \"binance\": where its streams are, ws:// or wss://, a host, and perhaps a port and a path below which\n\
+         /stream lies. Another venue's or a proxy's will do that speaks the same. No key is sent."
     ),
     setting!(
         source.event_frequency_seconds,
@@ -143,7 +150,7 @@ pub const SETTINGS: &[Setting] = &[
         source.speed,
         checks::speed,
         "Times the pace of the events, up to 1000000; 0 = as fast as possible; \"auto\" = 1 for \"simulated\", 0 \
-         for \"file\".\nFlag: --speed."
+         for \"file\".\nA live market has its own. Flag: --speed."
     ),
     setting!(
         source.walk.every.start_price,

@@ -215,6 +215,10 @@ pub fn flags(cli: &Cli) -> Vec<Assignment> {
             flags.simulated(&args.simulated);
             flags.text("--speed", "source.speed", args.speed);
         }
+        Command::Ingest(IngestCommand::Binance(args)) => {
+            flags.text("ingest binance", "source.kind", Some("binance"));
+            flags.symbols(args.symbols.as_deref());
+        }
         Command::Serve(serve) => flags.text("--bind", "http.bind", serve.bind.as_ref()),
         Command::Train(train) => {
             flags.text("--trees", "model.trees", train.trees);
@@ -245,10 +249,13 @@ impl Flags {
         }
     }
 
+    fn symbols(&mut self, symbols: Option<&[Symbol]>) {
+        let names = |symbols: &[Symbol]| symbols.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        self.text("--symbols", "source.symbols", symbols.map(names));
+    }
+
     fn simulated(&mut self, args: &SimulatedArgs) {
-        let symbols =
-            args.symbols.as_ref().map(|symbols| symbols.iter().map(ToString::to_string).collect::<Vec<_>>().join(","));
-        self.text("--symbols", "source.symbols", symbols);
+        self.symbols(args.symbols.as_deref());
         self.text("--seed", "source.seed", args.seed);
     }
 }

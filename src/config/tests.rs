@@ -138,6 +138,8 @@ fn a_broken_file_is_refused_with_its_line() {
 #[case("SENTINEL__HTTP__ALLOW_REMOTE", "true", "http.allow_remote")]
 #[case("SENTINEL__LOGGING__FORMAT", "json", "logging.format")]
 #[case("DATA_SOURCE", "file", "source.kind")]
+#[case("DATA_SOURCE", "binance", "source.kind")]
+#[case("SENTINEL__SOURCE__BINANCE_ENDPOINT", "ws://127.0.0.1:9443", "source.binance_endpoint")]
 #[case("EVENT_FREQUENCY_SECONDS", "2", "source.event_frequency_seconds")]
 #[case("ANOMALY_PROBABILITY", "0.05", "source.anomaly_probability")]
 #[case("RUST_LOG", "warn,lake=debug", "logging.level")]
@@ -179,8 +181,9 @@ fn a_retired_variable_is_refused_with_its_reason_and_may_be_empty(#[case] name: 
 #[case("log.partitions", "-1", "whole number")]
 #[case("log.partitions", "4294967297", "at most 4294967295")]
 #[case("log.retention_days", "2.5", "whole number")]
-#[case("source.kind", "kafka", "simulated")]
-#[case("source.kind", "binance", "record its frames")]
+#[case("source.kind", "kafka", "binance")]
+#[case("source.binance_endpoint", "https://stream.binance.com", "wss://stream.binance.com:9443")]
+#[case("source.binance_endpoint", "wss://me:secret@host", "need no key")]
 #[case("source.symbols", "btc", "BASE-QUOTE")]
 #[case("source.symbols", "BTC-USDT,BTC-USDT", "name BTC-USDT once")]
 #[case("source.event_frequency_seconds", "8", "use at most 5.9 seconds")]
@@ -244,7 +247,12 @@ fn everybody_is_let_in_only_where_it_was_said() {
 }
 
 #[rstest]
-#[case("sentinel up a.gz", "add `--source file`")]
+#[case("sentinel up a.gz", "say `--source file`")]
+#[case("sentinel up --source binance a.gz", "say `--source file`")]
+#[case("sentinel up --source binance --seed 1", "--seed is not for a live market")]
+#[case("sentinel up --source binance --speed 2", "--speed is not for a live market")]
+#[case("sentinel up --source binance --symbols BTC-USDT,BTCU-SDT", "are the same stream `btcusdt@trade`")]
+#[case("sentinel ingest binance --symbols BTC-USDT,BTCU-SDT", "are the same stream `btcusdt@trade`")]
 #[case("sentinel up --source file", "name at least one")]
 #[case("sentinel up --source file a.gz --symbols BTC-USDT", "--symbols is for the simulated market")]
 #[case("sentinel up --source file a.gz --events 5", "--events is for the simulated market")]
@@ -269,6 +277,21 @@ fn a_source_may_come_from_the_file_and_its_speed_follows_its_kind() {
     let (settings, _) = load(file, &[], "sentinel ingest file c,d.gz --speed 3").unwrap();
     assert_eq!(settings.source.paths, [PathBuf::from("c,d.gz")]);
     assert_eq!(settings.source.speed().to_string(), "3");
+}
+
+#[test]
+fn a_live_market_takes_its_symbols_from_the_flag() {
+    for line in [
+        "sentinel up --source binance --symbols BTC-USDT,SOL-EUR",
+        "sentinel ingest binance --symbols BTC-USDT,SOL-EUR",
+    ] {
+        let (settings, origins) = load("", &[], line).unwrap();
+        assert_eq!(settings.source.kind, SourceKind::Binance);
+        assert_eq!(settings.source.symbols.iter().map(Symbol::as_str).collect::<Vec<_>>(), ["BTC-USDT", "SOL-EUR"]);
+        assert_eq!(origins.of("source.symbols").to_string(), "flag --symbols");
+    }
+    // The simulator may have markets that one stream name would confuse.
+    assert!(load("", &[], "sentinel up --symbols BTC-USDT,BTCU-SDT").is_ok());
 }
 
 #[test]

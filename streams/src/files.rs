@@ -7,25 +7,23 @@
 //!
 //! The form is found out per line. A line may begin with the time of its receipt in nanoseconds and a space, which
 //! says nothing about the trade and is left out. A file that begins with the gzip magic is unpacked, members one after
-//! another. Of Binance's frames (combined streams with `stream` and `data`, or raw ones with `e`) only `trade` counts.
+//! another. Frames of Binance are read as the live source reads them, in `frames`.
 
 use std::{
-    borrow::Cow,
     fs::File,
     io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
-    str,
 };
 
-use domain::{Event, IngestId, Kind, Record, Side, Source, Symbol, Timestamp};
+use domain::{IngestId, Kind, Record, Timestamp};
 use flate2::bufread::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::{
     codec::{decode_value, encode},
     error::Error,
+    frames::{self, Frame, Names},
     log::{AppendBatch, NewRecord, SourcePosition, SourceStep, unknown_key},
 };
 
@@ -41,16 +39,6 @@ const MAX_BATCH_BYTES: usize = 8 << 20;
 const READ_BUFFER_BYTES: usize = 1 << 18;
 
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-
-/// A time above this is in microseconds, below in milliseconds: 1e14 ms is the year 5138, 1e14 us the year 1973.
-const FIRST_MICROS: i64 = 100_000_000_000_000;
-
-/// The quote assets that Binance's spot symbols end with. The longest that fits wins, as `FDUSD` before `USD`.
-const QUOTES: [&str; 44] = [
-    "USDT", "USDC", "FDUSD", "TUSD", "BUSD", "USDP", "USDS", "USD1", "USDE", "DAI", "PAX", "UST", "VAI", "RLUSD",
-    "XUSD", "BTC", "ETH", "BNB", "SOL", "XRP", "TRX", "DOGE", "DOT", "EUR", "EURI", "AEUR", "GBP", "TRY", "BRL", "AUD",
-    "JPY", "RUB", "UAH", "NGN", "ZAR", "PLN", "RON", "ARS", "MXN", "COP", "CZK", "IDRT", "BIDR", "USD",
-];
 
 /// Some lines of a file as records, all of one kind.
 #[derive(Clone, Debug, PartialEq)]
@@ -389,101 +377,21 @@ fn decoded(mut record: Record, json: &[u8], id: IngestId) -> Content {
     Content::Decoded { record: NewRecord { key, value }, kind, time }
 }
 
-/// A frame of Binance's combined streams, or of a raw one, or an answer to a subscription.
-#[derive(Deserialize)]
-struct Frame<'a> {
-    #[serde(borrow)]
-    stream: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-    #[serde(borrow, rename = "e")]
-    kind: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    result: Option<&'a RawValue>,
-    id: Option<i64>,
-    /// Only partial books have it; as raw frames they have no `e`.
-    #[serde(rename = "lastUpdateId")]
-    last_update: Option<i64>,
-    /// Only best quotes have it; as raw frames they have no `e`.
-    #[serde(borrow, rename = "B")]
-    best_bid_quantity: Option<&'a RawValue>,
-}
-
-/// The payload of a `trade` frame:
-/// <https://developers.binance.com/docs/binance-spot-api-docs/web-socket-streams#trade-streams>.
-#[derive(Deserialize)]
-struct Trade<'a> {
-    #[serde(borrow, rename = "e")]
-    kind: Cow<'a, str>,
-    #[serde(borrow, rename = "s")]
-    symbol: Cow<'a, str>,
-    #[serde(rename = "t")]
-    id: i64,
-    #[serde(borrow, rename = "p")]
-    price: Cow<'a, str>,
-    #[serde(borrow, rename = "q")]
-    quantity: Cow<'a, str>,
-    #[serde(rename = "T")]
-    time: i64,
-    #[serde(rename = "m")]
-    buyer_is_maker: bool,
-}
-
 /// What a frame says; `None` where the text is no frame, or a trade that cannot be read.
 fn frame(json: &[u8]) -> Option<Content> {
-    let text = str::from_utf8(json).ok()?;
-    let frame: Frame<'_> = serde_json::from_str(text).ok()?;
-    let payload = match (&frame.stream, frame.data, &frame.kind) {
-        (Some(stream), Some(data), _) if stream.ends_with("@trade") => data.get(),
-        (Some(_), Some(_), _) => return Some(Content::Skipped),
-        (_, _, Some(kind)) if kind == "trade" => text,
-        (_, _, Some(_)) => return Some(Content::Skipped),
-        _ if frame.last_update.is_some() || frame.best_bid_quantity.is_some() => return Some(Content::Skipped),
-        _ if frame.id.is_some() && (frame.result.is_some() || text.contains("\"result\"")) => {
-            return Some(Content::Skipped);
+    Some(match frames::read(json, Names::ByQuote)? {
+        Frame::Trade(trade) => {
+            let time = trade.event.timestamp;
+            Content::Decoded { record: trade.into_record(), kind: Some(Kind::Real), time }
         }
-        _ => return None,
-    };
-    let event = trade(&serde_json::from_str(payload).ok()?)?;
-    let (key, time) = (event.symbol, event.timestamp);
-    let mut value = Vec::with_capacity(192);
-    encode(&Record::Event(event), &mut value);
-    Some(Content::Decoded { record: NewRecord { key, value }, kind: Some(Kind::Real), time })
-}
-
-fn trade(trade: &Trade<'_>) -> Option<Event> {
-    let event = Event {
-        timestamp: trade_time(trade.time),
-        symbol: symbol(&trade.symbol)?,
-        price: trade.price.parse().ok()?,
-        volume: trade.quantity.parse().ok()?,
-        log_return: None,
-        is_anomaly: None,
-        anomaly_type: None,
-        trade_id: Some(trade.id),
-        // A buyer that was the maker had an order in the book, and the taker sold to it.
-        side: Some(if trade.buyer_is_maker { Side::Sell } else { Side::Buy }),
-        ingest_id: None,
-        source: Source::Binance,
-        extra: None,
-    };
-    (trade.kind == "trade" && event.check().is_ok()).then_some(event)
-}
-
-const fn trade_time(time: i64) -> Timestamp {
-    if time >= FIRST_MICROS { Timestamp::from_micros(time) } else { Timestamp::from_millis(time) }
-}
-
-/// `BTCUSDT` as `BTC-USDT`: the longest known quote asset that leaves a base.
-fn symbol(name: &str) -> Option<Symbol> {
-    let base = |quote: &&str| name.strip_suffix(*quote).filter(|base| !base.is_empty());
-    let quote = QUOTES.into_iter().filter(|quote| base(quote).is_some()).max_by_key(|quote| quote.len())?;
-    Symbol::parse(&format!("{}-{quote}", base(&quote)?)).ok()
+        Frame::Other => Content::Skipped,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use domain::{Event, Side, Source, Symbol};
     use flate2::{Compression, write::GzEncoder};
     use rstest::rstest;
     use std::io::Write as _;
@@ -568,21 +476,6 @@ mod tests {
         ];
         let batch = only(content.join("\n").as_bytes());
         assert_eq!((batch.skipped, batch.undecoded, batch.records.len(), batch.position.finished), (7, 0, 0, true));
-    }
-
-    #[rstest]
-    #[case("BTCUSDT", Some("BTC-USDT"))]
-    #[case("BTCFDUSD", Some("BTC-FDUSD"))]
-    #[case("BTCTUSD", Some("BTC-TUSD"))]
-    #[case("ETHBTC", Some("ETH-BTC"))]
-    #[case("BNBETH", Some("BNB-ETH"))]
-    #[case("1000SATSTRY", Some("1000SATS-TRY"))]
-    #[case("TUSDT", Some("T-USDT"))]
-    #[case("USDT", None)]
-    #[case("btcusdt", None)]
-    #[case("BTCXYZ", None)]
-    fn a_venue_symbol_is_split_before_its_quote(#[case] name: &str, #[case] expected: Option<&str>) {
-        assert_eq!(symbol(name).map(|symbol| symbol.to_string()).as_deref(), expected);
     }
 
     #[test]

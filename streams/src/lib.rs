@@ -5,6 +5,9 @@
 
 pub mod error;
 
+pub mod frames;
+
+pub mod binance;
 pub mod files;
 pub mod pace;
 pub mod simulated;
@@ -17,6 +20,7 @@ pub mod log;
 #[cfg(test)]
 mod conformance;
 
+pub use binance::{BinanceSettings, BinanceSource};
 pub use embedded::EmbeddedLog;
 pub use error::Error;
 pub use files::{FileBatch, FileSource};

@@ -1,66 +1,15 @@
 //! The parts as separate processes: a service that runs alone shows what others ingest, fold and train.
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Stdio},
-    thread,
-    time::{Duration, Instant},
-};
+use std::process::Stdio;
 
-use crate::harness::Data;
+use crate::harness::{Data, Served};
 
 const MARKET: &str = "--seed 5 --start 2024-03-09T16:00:00Z --speed 0";
-
-/// No answer takes longer on any machine.
-const PATIENCE: Duration = Duration::from_mins(2);
-
-/// `sentinel serve` as a process of its own.
-struct Served {
-    process: Child,
-    address: String,
-}
-
-impl Served {
-    fn start(data: &Data) -> Self {
-        let mut process = data.sentinel("serve --bind 127.0.0.1:0").stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
-        let address = lines
-            .by_ref()
-            .find_map(|line| Some(line.unwrap().split_once("serving http://")?.1.trim().to_owned()))
-            .unwrap();
-        // Whoever does not read lets the process wait for its own log.
-        thread::spawn(move || lines.count());
-        Self { process, address }
-    }
-
-    /// Asks until the answer is as wanted.
-    fn wait_for(&self, path: &str, wanted: &str) {
-        let end = Instant::now() + PATIENCE;
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        loop {
-            let answer = runtime.block_on(async {
-                reqwest::get(format!("http://{}{path}", self.address)).await.unwrap().text().await.unwrap()
-            });
-            if answer.contains(wanted) {
-                return;
-            }
-            assert!(Instant::now() < end, "{path} never said {wanted}, but {answer}");
-            thread::sleep(Duration::from_millis(100));
-        }
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 #[test]
 fn a_service_alone_shows_what_other_processes_do() {
     let data = Data::new();
-    let served = Served::start(&data);
+    let served = Served::start(data.sentinel("serve --bind 127.0.0.1:0"));
     served.wait_for("/system-status", "nobody folds the log, 0 records wait");
     served.wait_for("/health", "waiting_for_model");
 

@@ -1,8 +1,11 @@
 //! The program as a user runs it: a data folder, commands as processes, tables read back as text.
 
 use std::{
+    io::{BufRead, BufReader},
     path::Path,
-    process::{Command, ExitStatus, Output},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use lake::{Lake, TableName};
@@ -60,6 +63,68 @@ impl Data {
             lake.pin(table).await.unwrap().texts(&sql).await.unwrap()
         })
     }
+}
+
+/// Nothing that is waited for takes longer on any machine.
+pub const PATIENCE: Duration = Duration::from_mins(2);
+
+/// `sentinel serve` or `sentinel up` as a process of its own.
+pub struct Served {
+    process: Child,
+    address: String,
+}
+
+impl Served {
+    /// Starts a command that serves and waits until it does.
+    pub fn start(mut command: Command) -> Self {
+        let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let address = lines
+            .by_ref()
+            .find_map(|line| {
+                let line = line.unwrap();
+                Some(line.split_once("serving http://")?.1.split_whitespace().next()?.to_owned())
+            })
+            .unwrap();
+        // Whoever does not read lets the process wait for its own log.
+        thread::spawn(move || lines.count());
+        Self { process, address }
+    }
+
+    /// Asks until the answer is as wanted.
+    pub fn wait_for(&self, path: &str, wanted: &str) {
+        let end = Instant::now() + PATIENCE;
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        loop {
+            let answer = runtime.block_on(async {
+                reqwest::get(format!("http://{}{path}", self.address)).await.unwrap().text().await.unwrap()
+            });
+            if answer.contains(wanted) {
+                return;
+            }
+            assert!(Instant::now() < end, "{path} never said {wanted}, but {answer}");
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Asks the process to end, as Ctrl-C does, and waits for it.
+    pub fn interrupt(mut self) -> ExitStatus {
+        interrupt(&self.process);
+        self.process.wait().unwrap()
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Asks a process to end, as Ctrl-C does.
+pub fn interrupt(process: &Child) {
+    let sent = Command::new("kill").args(["-INT", &process.id().to_string()]).status().unwrap();
+    assert!(sent.success(), "{sent}");
 }
 
 /// Whether a process was ended by a signal, as an abort ends it.

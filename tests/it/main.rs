@@ -4,10 +4,12 @@
 
 mod harness;
 mod requirements;
+mod venue;
 
 mod tidy;
 
 mod late;
+mod live;
 mod recorded;
 
 mod kill;

@@ -17,7 +17,7 @@ const HOUSE: [(&str, &[&str]); 6] = [
 ];
 
 /// A foreign package and the only crates that may depend on it.
-const DOORS: [(&str, &[&str]); 12] = [
+const DOORS: [(&str, &[&str]); 14] = [
     ("arrow", &["lake"]),
     ("deltalake", &["lake"]),
     ("object_store", &["lake"]),
@@ -25,6 +25,8 @@ const DOORS: [(&str, &[&str]); 12] = [
     ("polars", &["lake"]),
     ("sqlx", &["streams", "lake"]),
     ("fluvio", &["streams"]),
+    ("tokio-tungstenite", &["streams"]),
+    ("rustls", &["streams"]),
     ("linfa-preprocessing", &["models"]),
     ("ndarray", &["models"]),
     ("poem", &["api"]),
