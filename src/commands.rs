@@ -4,8 +4,10 @@ pub mod config;
 mod dead_letters;
 mod doctor;
 mod evaluate;
+mod export;
 mod ingest;
 mod model;
+mod query;
 mod serve;
 mod stream;
 mod table;
@@ -38,6 +40,8 @@ pub async fn run(
         Command::Train(args) => train::run(args, settings).await,
         Command::Evaluate(args) => evaluate::run(args, settings).await,
         Command::Model(command) => model::run(command, settings).await,
+        Command::Query(args) => query::run(args, settings).await,
+        Command::Export(args) => export::run(args, settings).await,
         Command::Table(command) => table::run(command, settings).await,
         Command::DeadLetters(command) => dead_letters::run(command, settings).await,
         Command::Doctor(args) => doctor::run(args, settings).await,

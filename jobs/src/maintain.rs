@@ -1,4 +1,4 @@
-//! Upkeep while the program runs: checkpoints, compaction, vacuum, and retention of the log.
+//! Upkeep while the program runs: the index of commit times, checkpoints, compaction, vacuum, and retention of the log.
 //!
 //! Each step is safe to repeat and to leave out. A step that fails is reported and tried again at the next round; it
 //! never stops ingest or commits.
@@ -54,6 +54,7 @@ async fn tables(
     compacted_at: &mut u64,
     vacuum: bool,
 ) -> Result<(), LakeError> {
+    lake.versions().note_commit_times(table).await?;
     lake.checkpoint(table, policy.checkpoint_every).await?;
     if lake.state(table).await?.version >= *compacted_at + policy.compact_every {
         let compacted = lake.compact(table).await?;
@@ -62,7 +63,7 @@ async fn tables(
     }
     if vacuum {
         let deleted = lake.vacuum(table, policy.vacuum_retention_hours).await?;
-        info!(table = table.as_str(), deleted, "vacuumed");
+        info!(table = table.as_str(), deleted = deleted.files, bytes = deleted.bytes, "vacuumed");
     }
     Ok(())
 }

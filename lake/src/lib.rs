@@ -11,7 +11,19 @@ pub mod table;
 
 pub mod lake;
 pub mod maintain;
+pub mod restore;
+
+mod commit_times;
+pub mod versions;
+
 pub mod read;
+
+mod sql;
+
+pub mod query;
+
+pub mod export;
+pub mod formats;
 
 pub mod durable;
 
@@ -24,3 +36,4 @@ mod fixture;
 pub use error::Error;
 pub use lake::{FlushSummary, Lake, PartitionFlush, Progress};
 pub use schema::TableName;
+pub use versions::Versions;

@@ -12,7 +12,10 @@ use arrow::{
 };
 use deltalake::{
     DeltaTable, DeltaTableError,
-    datafusion::{error::DataFusionError, execution::SendableRecordBatchStream, prelude::SessionContext},
+    datafusion::{
+        catalog::TableProvider, error::DataFusionError, execution::SendableRecordBatchStream, prelude::SessionContext,
+    },
+    delta_datafusion::TableProviderBuilder,
     kernel::Action,
     logstore::get_actions,
 };
@@ -102,15 +105,15 @@ impl Lake {
     /// # Errors
     /// Where the table cannot be read.
     pub async fn pin(&self, table: TableName) -> Result<Pinned, Error> {
-        Ok(Pinned { table, delta: load(self.store(), table).await?, files: None })
+        Ok(Pinned::new(table, load(self.store(), table).await?))
     }
 
     /// Pins a version of a table.
     ///
     /// # Errors
-    /// Where there is no such version.
+    /// [`Error::NoVersion`] where there is no such version yet, [`Error::VersionRemoved`] where it is not kept any more.
     pub async fn pin_version(&self, table: TableName, version: u64) -> Result<Pinned, Error> {
-        Ok(Pinned { table, delta: load_version(self.store(), table, version).await?, files: None })
+        Ok(Pinned::new(table, self.versions().open(table, version).await?))
     }
 
     /// Pins the rows that the commit of a version added; none, where it only arranged rows in other files.
@@ -156,6 +159,14 @@ impl Lake {
 }
 
 impl Pinned {
+    pub(crate) const fn new(table: TableName, delta: DeltaTable) -> Self {
+        Self { table, delta, files: None }
+    }
+
+    pub(crate) const fn delta(&self) -> &DeltaTable {
+        &self.delta
+    }
+
     /// The version.
     #[must_use]
     pub fn version(&self) -> u64 {
@@ -169,14 +180,37 @@ impl Pinned {
     pub async fn query(&self, sql: &str) -> Result<SendableRecordBatchStream, Error> {
         let failed = |e: DataFusionError| self.failed("query")(DeltaTableError::from(e));
         let context = SessionContext::new();
-        self.delta.update_datafusion_session(&context.state()).map_err(self.failed("read"))?;
+        let provider = self.provider(&context).await?;
+        context.register_table(self.table.as_str(), provider).map_err(failed)?;
+        context.sql(sql).await.map_err(failed)?.execute_stream().await.map_err(failed)
+    }
+
+    /// This version as a table of a session.
+    pub(crate) async fn provider(&self, context: &SessionContext) -> Result<Arc<dyn TableProvider>, Error> {
         let mut provider = self.delta.table_provider();
         if let Some(files) = &self.files {
             provider = provider.with_file_paths(files);
         }
-        let provider = provider.await.map_err(failed)?;
-        context.register_table(self.table.as_str(), provider).map_err(failed)?;
-        context.sql(sql).await.map_err(failed)?.execute_stream().await.map_err(failed)
+        self.built(context, provider).await
+    }
+
+    /// Some files of this version as a table of a session, with a column for the file that a row is in.
+    pub(crate) async fn file_provider(
+        &self,
+        context: &SessionContext,
+        files: Vec<String>,
+        column: &str,
+    ) -> Result<Arc<dyn TableProvider>, Error> {
+        self.built(context, self.delta.table_provider().with_file_paths(files).with_file_column(column)).await
+    }
+
+    async fn built(
+        &self,
+        context: &SessionContext,
+        provider: TableProviderBuilder,
+    ) -> Result<Arc<dyn TableProvider>, Error> {
+        self.delta.update_datafusion_session(&context.state()).map_err(self.failed("read"))?;
+        provider.await.map_err(|e| self.failed("query")(DeltaTableError::from(e)))
     }
 
     /// [`Pinned::query`], all of it.
