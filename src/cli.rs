@@ -324,14 +324,16 @@ Examples:
   sentinel query 'SELECT avg(price) FROM features VERSION AS OF 12' --format json
   sentinel query 'SELECT * FROM windows' --output windows.parquet
 
-Tables: events, features, windows, predictions, late_events, dead_letters, gaps. Wherever a table may stand:
-  features VERSION AS OF 12                     a version
-  features TIMESTAMP AS OF '2024-03-09T16:00:00Z'  what was stored at a time, also as_of('features', TIME)
-  known_at('features', TIME)                    the newest rows whose records were in the log by a time
-  changes('features', 12, 15)                   rows added and removed after 12 up to 15, with _change and _version
-  history('features')                           the commits
+Tables: events, features, windows, predictions, late_events, dead_letters, gaps.
+In the place of a table, with a TIME such as '2024-03-09T16:00:00Z':
+  features VERSION AS OF 12       a version
+  features TIMESTAMP AS OF TIME   what was stored at a time; also as_of('features', TIME)
+  known_at('features', TIME)      the newest rows whose records were in the log by a time
+  changes('features', 12, 15)     rows added and removed after 12 up to 15: _change, _version
+  history('features')             the commits
 
-Quote \"offset\", a word of SQL. Times are UTC. Arrow is an IPC file with --output, else an IPC stream.";
+Quote \"offset\", a word of SQL. Times are UTC.
+Arrow is an IPC file with --output, an IPC stream without.";
 
 /// `sentinel export`
 #[derive(Args, Clone, Debug)]
@@ -339,7 +341,7 @@ Quote \"offset\", a word of SQL. Times are UTC. Arrow is an IPC file with --outp
 Examples:
   sentinel export features --output features.parquet
   sentinel export windows --symbols BTC-USDT --from 2024-03-09 --to 2024-03-10 --output btc.csv
-  sentinel export features --known-at 2024-03-09T16:00:00Z --columns symbol,timestamp,price --output .
+  sentinel export features --known-at 2024-03-09T16:00:00Z --output .
 
 Rows are ordered by time, partition and offset. The time of dead_letters and gaps is their ingest_time.")]
 pub struct ExportArgs {
@@ -453,9 +455,9 @@ Examples:
   sentinel table restore features --version 12 --dry-run
   sentinel table restore features --version 12
 
-Stop `up`, `stream` and `serve` before. Rows that the restore takes away are folded again from the log by the next
-stream job, once each; a restore after which the log could not give them is refused. No file is deleted: a restore can
-be restored.")]
+Stop `up`, `stream` and `serve` before. The next stream job folds what is missing again from
+the log, once each; a restore after which the log could not give it is refused. No file is
+deleted: a restore can be restored.")]
     Restore {
         #[command(flatten)]
         change: TableChangeArgs,

@@ -70,8 +70,13 @@ async fn tables(
 
 /// Lets the log forget what no rebuild needs.
 async fn retain(lake: &Lake, log: &dyn EventLog, policy: RetentionPolicy) -> Result<(), Error> {
-    for partition in 0..log.partitions() {
-        let needed = lake.progress(log.topic_id(), partition).await?.replay;
+    let partitions: Vec<_> = (0..log.partitions()).collect();
+    let fills = lake.fills(log.topic_id(), &partitions).await?;
+    for partition in partitions {
+        let replay = lake.progress(log.topic_id(), partition).await?.replay;
+        // A restored table is filled from further back.
+        let filled_from = fills.iter().filter(|(_, of, _)| *of == partition).map(|(_, _, from)| from.replay);
+        let needed = filled_from.fold(replay, Ord::min);
         let retained = log.retain(partition, needed, policy).await?;
         if retained.removed_records > 0 {
             info!(partition, first_offset = retained.first_offset, removed = retained.removed_records, "log retention");

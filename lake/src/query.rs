@@ -347,7 +347,7 @@ fn query_failed(error: DataFusionError) -> Error {
         | DataFusionError::ParquetError(_)
         | DataFusionError::ExecutionJoin(_)
         | DataFusionError::Shared(_)) => storage_failed(error),
-        error => Error::Query(error.message().into_owned()),
+        error => Error::Query(crate::sql::sentence(&error)),
     }
 }
 

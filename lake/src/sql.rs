@@ -23,6 +23,7 @@ use deltalake::datafusion::{
                 TableAlias, TableFactor, TableFunctionArgs, TableVersion, TypedString, Value, VisitMut, VisitorMut,
             },
             dialect::{Dialect, GenericDialect},
+            parser::ParserError,
         },
     },
 };
@@ -84,7 +85,7 @@ impl ReadStatement {
     pub(crate) fn parse(sql: &str) -> Result<Self, Error> {
         let parser = DFParserBuilder::new(sql).with_dialect(&VersionedSql).build();
         let statements = parser.and_then(|mut parser| parser.parse_statements());
-        let mut statements = statements.map_err(|error| Error::Query(error.message().into_owned()))?;
+        let mut statements = statements.map_err(|error| Error::Query(sentence(&error)))?;
         let count = statements.len();
         let Some(mut statement) = statements.pop_front().filter(|_| count == 1) else {
             return Err(Error::Query(format!("one statement at a time is answered, and this text has {count}")));
@@ -260,6 +261,19 @@ impl RelationPlanner for NothingIgnored {
                  or a WHERE"
             ))))),
         }
+    }
+}
+
+/// What `DataFusion` has against a statement.
+pub(crate) fn sentence(error: &DataFusionError) -> String {
+    match error {
+        DataFusionError::SQL(error, _) => match error.as_ref() {
+            ParserError::TokenizerError(text) | ParserError::ParserError(text) => {
+                format!("the statement cannot be read: {text}")
+            }
+            ParserError::RecursionLimitExceeded => "the statement is nested too deeply".to_owned(),
+        },
+        error => error.message().into_owned(),
     }
 }
 

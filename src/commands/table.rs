@@ -172,7 +172,8 @@ fn restored_value(done: &RestoreReport, dry_run: bool) -> serde_json::Value {
     json!({"dry_run": dry_run, "version_before": table.before.version, "restored_version": table.to.version,
            "version": table.version, "rows_before": table.before.rows, "rows_after": table.to.rows,
            "bytes_before": table.before.bytes, "bytes_after": table.to.bytes,
-           "files_removed": table.files_removed, "files_added": table.files_added, "progress": progress})
+           "files_removed": table.files_removed, "files_added": table.files_added, "progress": progress,
+           "to_be_filled": done.is_to_be_filled})
 }
 
 fn restored_lines(done: &RestoreReport, table: TableName, dry_run: bool) -> Vec<String> {
@@ -188,11 +189,10 @@ fn restored_lines(done: &RestoreReport, table: TableName, dry_run: bool) -> Vec<
         format!("bytes  {} -> {}", before.bytes, to.bytes),
         format!("files  {files_removed} removed, {files_added} added again"),
     ];
-    let moved: Vec<_> = done.progress.iter().filter(|p| p.before != p.after).collect();
-    for SetBack { partition, before, after } in &moved {
+    for SetBack { partition, before, after } in done.progress.iter().filter(|p| p.before != p.after) {
         lines.push(format!("partition {partition}: next offset {before} -> {after}"));
     }
-    if !moved.is_empty() {
+    if done.is_to_be_filled {
         let folds = if dry_run { "would fold" } else { "folds" };
         lines.push(format!("the next `sentinel stream` {folds} what is missing again from the log"));
     }

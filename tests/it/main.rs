@@ -14,6 +14,9 @@ mod kill;
 mod torn;
 mod windows_peer;
 
+mod query;
+mod restore;
+
 mod apart;
 
 mod example_vectors;
