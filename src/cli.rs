@@ -445,7 +445,7 @@ What is deleted is gone: older versions can be neither read nor restored.")]
     Vacuum {
         #[command(flatten)]
         change: TableChangeArgs,
-        /// Versions of the last so many hours stay readable [default: lake.vacuum_retention_hours]
+        /// Versions of the last so many hours stay readable [default: `lake.vacuum_retention_hours`]
         #[arg(long, value_name = "H")]
         retention_hours: Option<u32>,
     },

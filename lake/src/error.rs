@@ -243,10 +243,9 @@ impl Error {
                 ErrorKind::NotFound
             }
             Self::TimeRemoved { .. } | Self::VersionRemoved { .. } => ErrorKind::Gone,
-            Self::Query(_) => ErrorKind::Invalid,
             Self::ProgressGap { .. } | Self::RewriteRunning { .. } => ErrorKind::Conflict,
             Self::UnexpectedColumn { .. } => ErrorKind::Corrupt,
-            Self::FutureProtocol { .. } | Self::InvalidValue { .. } => ErrorKind::Invalid,
+            Self::Query(_) | Self::FutureProtocol { .. } | Self::InvalidValue { .. } => ErrorKind::Invalid,
             Self::DamagedCommit { .. } | Self::RegistryValue { .. } | Self::DamagedArtifact { .. } => {
                 ErrorKind::Corrupt
             }

@@ -4,6 +4,7 @@
 //! nulls empty in CSV and `null` in JSON. An encoder gives its bytes batch by batch and never touches a file.
 
 use std::{
+    fmt,
     io::{self, Write},
     sync::{Arc, Mutex, PoisonError},
 };
@@ -12,7 +13,6 @@ use arrow::{
     array::RecordBatch,
     csv,
     datatypes::SchemaRef,
-    error::ArrowError,
     ipc::writer::{FileWriter, StreamWriter},
     json::{
         self,
@@ -23,7 +23,6 @@ use arrow::{
 use deltalake::parquet::{
     arrow::ArrowWriter,
     basic::{Compression, ZstdLevel},
-    errors::ParquetError,
     file::properties::WriterProperties,
 };
 
@@ -81,18 +80,18 @@ impl Encoder {
                 let builder = csv::WriterBuilder::new().with_timestamp_format(LOCAL_TIME.to_owned());
                 let mut writer = builder.with_timestamp_tz_format(TIME.to_owned()).build(bytes.clone());
                 // Without rows there is a heading all the same.
-                writer.write(&RecordBatch::new_empty(schema.clone())).map_err(arrow_failed)?;
+                writer.write(&RecordBatch::new_empty(schema.clone())).map_err(|e| failed(&e))?;
                 Writer::Csv(writer)
             }
             Format::Json => Writer::Json(json_options().build::<_, JsonArray>(bytes.clone())),
             Format::Ndjson => Writer::Ndjson(json_options().build::<_, LineDelimited>(bytes.clone())),
             Format::ArrowStream => {
-                Writer::ArrowStream(StreamWriter::try_new(bytes.clone(), schema).map_err(arrow_failed)?)
+                Writer::ArrowStream(StreamWriter::try_new(bytes.clone(), schema).map_err(|e| failed(&e))?)
             }
-            Format::ArrowFile => Writer::ArrowFile(FileWriter::try_new(bytes.clone(), schema).map_err(arrow_failed)?),
+            Format::ArrowFile => Writer::ArrowFile(FileWriter::try_new(bytes.clone(), schema).map_err(|e| failed(&e))?),
             Format::Parquet => {
                 let writer = ArrowWriter::try_new(bytes.clone(), schema.clone(), Some(parquet_properties()));
-                Writer::Parquet(Box::new(writer.map_err(parquet_failed)?))
+                Writer::Parquet(Box::new(writer.map_err(|e| failed(&e))?))
             }
         };
         Ok(Self { bytes, writer })
@@ -104,12 +103,12 @@ impl Encoder {
     /// [`Error::Query`] where the format has no form for a value.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<Vec<u8>, Error> {
         match &mut self.writer {
-            Writer::Csv(writer) => writer.write(batch).map_err(arrow_failed)?,
-            Writer::Json(writer) => writer.write(batch).map_err(arrow_failed)?,
-            Writer::Ndjson(writer) => writer.write(batch).map_err(arrow_failed)?,
-            Writer::ArrowStream(writer) => writer.write(batch).map_err(arrow_failed)?,
-            Writer::ArrowFile(writer) => writer.write(batch).map_err(arrow_failed)?,
-            Writer::Parquet(writer) => writer.write(batch).map_err(parquet_failed)?,
+            Writer::Csv(writer) => writer.write(batch).map_err(|e| failed(&e))?,
+            Writer::Json(writer) => writer.write(batch).map_err(|e| failed(&e))?,
+            Writer::Ndjson(writer) => writer.write(batch).map_err(|e| failed(&e))?,
+            Writer::ArrowStream(writer) => writer.write(batch).map_err(|e| failed(&e))?,
+            Writer::ArrowFile(writer) => writer.write(batch).map_err(|e| failed(&e))?,
+            Writer::Parquet(writer) => writer.write(batch).map_err(|e| failed(&e))?,
         }
         Ok(self.bytes.take())
     }
@@ -123,17 +122,17 @@ impl Encoder {
         match writer {
             Writer::Csv(_) => {}
             Writer::Json(mut writer) => {
-                writer.finish().map_err(arrow_failed)?;
+                writer.finish().map_err(|e| failed(&e))?;
                 drop(writer);
                 let mut rest = bytes.take();
                 rest.push(b'\n');
                 return Ok(rest);
             }
-            Writer::Ndjson(mut writer) => writer.finish().map_err(arrow_failed)?,
-            Writer::ArrowStream(mut writer) => writer.finish().map_err(arrow_failed)?,
-            Writer::ArrowFile(mut writer) => writer.finish().map_err(arrow_failed)?,
+            Writer::Ndjson(mut writer) => writer.finish().map_err(|e| failed(&e))?,
+            Writer::ArrowStream(mut writer) => writer.finish().map_err(|e| failed(&e))?,
+            Writer::ArrowFile(mut writer) => writer.finish().map_err(|e| failed(&e))?,
             Writer::Parquet(writer) => {
-                writer.close().map_err(parquet_failed)?;
+                writer.close().map_err(|e| failed(&e))?;
             }
         }
         Ok(bytes.take())
@@ -147,9 +146,9 @@ impl Encoder {
 pub fn texts(batch: &RecordBatch) -> Result<Vec<Vec<String>>, Error> {
     let options = FormatOptions::default().with_timestamp_tz_format(Some(TIME)).with_timestamp_format(Some(LOCAL_TIME));
     let columns = batch.columns().iter().map(|column| ArrayFormatter::try_new(column, &options));
-    let columns = columns.collect::<Result<Vec<_>, _>>().map_err(arrow_failed)?;
+    let columns = columns.collect::<Result<Vec<_>, _>>().map_err(|e| failed(&e))?;
     let text = |row: usize| columns.iter().map(|column| column.value(row).try_to_string()).collect();
-    (0..batch.num_rows()).map(text).collect::<Result<_, _>>().map_err(arrow_failed)
+    (0..batch.num_rows()).map(text).collect::<Result<_, _>>().map_err(|e| failed(&e))
 }
 
 /// Names of columns, and whether each holds numbers.
@@ -173,11 +172,7 @@ fn parquet_properties() -> WriterProperties {
         .build()
 }
 
-fn arrow_failed(error: ArrowError) -> Error {
-    Error::Query(format!("cannot write the rows in this format: {error}"))
-}
-
-fn parquet_failed(error: ParquetError) -> Error {
+fn failed(error: &dyn fmt::Display) -> Error {
     Error::Query(format!("cannot write the rows in this format: {error}"))
 }
 

@@ -267,6 +267,7 @@ impl RelationPlanner for NothingIgnored {
 /// What `DataFusion` has against a statement.
 pub(crate) fn sentence(error: &DataFusionError) -> String {
     match error {
+        DataFusionError::Context(_, error) | DataFusionError::Diagnostic(_, error) => sentence(error),
         DataFusionError::SQL(error, _) => match error.as_ref() {
             ParserError::TokenizerError(text) | ParserError::ParserError(text) => {
                 format!("the statement cannot be read: {text}")
@@ -332,7 +333,7 @@ fn table_named(name: &str) -> Result<TableName, Error> {
 fn version_number(expression: &Expr) -> Result<u64, Error> {
     let number = match expression {
         Expr::Value(value) => match &value.value {
-            Value::Number(digits, _) => digits.to_string().parse().ok(),
+            Value::Number(digits, _) => digits.parse().ok(),
             _ => None,
         },
         _ => None,
@@ -458,6 +459,7 @@ mod tests {
     #[rstest]
     #[case("", "has 0")]
     #[case("SELECT 1; SELECT 2", "has 2")]
+    #[case("SELECT price FORM features", "the statement cannot be read: Expected: end of statement, found: features")]
     #[case("INSERT INTO features SELECT * FROM features", "INSERT is none")]
     #[case("WITH a AS (SELECT 1) INSERT INTO features SELECT * FROM a", "INSERT is none")]
     #[case("UPDATE features SET price = 1", "UPDATE is none")]

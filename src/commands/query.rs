@@ -86,7 +86,8 @@ pub fn versions(settings: &Settings) -> anyhow::Result<Versions> {
 
 /// Which versions were read, as the rest of a sentence.
 pub fn describe(versions: &[(TableName, u64)]) -> String {
-    versions.iter().map(|(table, version)| format!(", {} version {version}", table.as_str())).collect()
+    let versions = versions.iter().map(|(table, version)| format!("{} version {version}", table.as_str()));
+    std::iter::once(String::new()).chain(versions).collect::<Vec<_>>().join(", ")
 }
 
 /// How a format is encoded, `None` for the one that people read; a file of Arrow can be sought in, a pipe cannot.

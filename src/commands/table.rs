@@ -127,9 +127,8 @@ async fn vacuum(lake: &Lake, change: &TableChangeArgs, hours: u32) -> anyhow::Re
     let deleted = if change.dry_run { "would delete" } else { "deleted" };
     let versions = match lost {
         None => format!("versions {oldest_after} to {newest} stay readable"),
-        Some((first, last)) => {
-            format!("versions {first} to {last} can no longer be read, {oldest_after} to {newest} can")
-        }
+        Some((first, last)) if change.dry_run => format!("versions {first} to {last} could no longer be read"),
+        Some((first, last)) => format!("versions {first} to {last} can no longer be read"),
     };
     output::line(&format!("{deleted} {files} files, {bytes} bytes; {versions}"))
 }
