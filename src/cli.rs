@@ -2,7 +2,11 @@
 //!
 //! A flag that is also a setting is an `Option` without a default here: its default is the setting's.
 
-use std::{fmt, path::PathBuf, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::{Offset, Partition, Symbol, Timestamp};
@@ -71,7 +75,11 @@ pub enum Command {
     /// Look at the registered models
     #[command(subcommand)]
     Model(ModelCommand),
-    /// Look at the lake's tables and keep them small
+    /// Ask the lake's tables in SQL, at any of their versions
+    Query(QueryArgs),
+    /// Write a table, or a part of it, to a file
+    Export(ExportArgs),
+    /// Look at the lake's tables, keep them small, bring them back
     #[command(subcommand)]
     Table(TableCommand),
     /// Name the trades that the lake's events lack
@@ -397,6 +405,118 @@ pub enum ModelCommand {
     },
 }
 
+/// `sentinel query`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = QUERY_HELP)]
+pub struct QueryArgs {
+    /// One statement that only reads
+    #[arg(value_name = "SQL")]
+    pub sql: String,
+    /// table, csv, json, ndjson, arrow or parquet [default: what FILE ends in, else table on a terminal, csv elsewhere]
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
+    pub format: Option<FormatArg>,
+    /// Write to this file instead; it appears once it is whole
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// At most so many rows, 0 = all [default: 100 as a table on a terminal, else all]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+}
+
+const QUERY_HELP: &str = "\
+Examples:
+  sentinel query 'SELECT symbol, count(*) FROM features GROUP BY symbol'
+  sentinel query 'SELECT avg(price) FROM features VERSION AS OF 12' --format json
+  sentinel query 'SELECT * FROM windows' --output windows.parquet
+
+Tables: events, features, windows, predictions, late_events, dead_letters, gaps.
+In the place of a table, with a TIME such as '2024-03-09T16:00:00Z':
+  features VERSION AS OF 12       a version
+  features TIMESTAMP AS OF TIME   what was stored at a time; also as_of('features', TIME)
+  known_at('features', TIME)      the newest rows whose records were in the log by a time
+  changes('features', 12, 15)     rows added and removed after 12 up to 15: _change, _version
+  history('features')             the commits
+
+Quote \"offset\", a word of SQL. Times are UTC.
+Arrow is an IPC file with --output, an IPC stream without.";
+
+/// `sentinel export`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  sentinel export features --output features.parquet
+  sentinel export windows --symbols BTC-USDT --from 2024-03-09 --to 2024-03-10 --output btc.csv
+  sentinel export features --known-at 2024-03-09T16:00:00Z --output .
+
+Rows are ordered by time, partition and offset. The time of dead_letters and gaps is their ingest_time.")]
+pub struct ExportArgs {
+    #[command(flatten)]
+    pub table: TableArg,
+    /// The file, which appears once it is whole; in a folder: TABLE-vVERSION.FORMAT
+    #[arg(long, value_name = "FILE|DIR")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub range: TimeRangeArgs,
+    /// Only these symbols
+    #[arg(long, value_name = "S,...", value_delimiter = ',')]
+    pub symbols: Option<Vec<Symbol>>,
+    /// Only these columns, in this order
+    #[arg(long, value_name = "C,...", value_delimiter = ',')]
+    pub columns: Option<Vec<String>>,
+    /// This version [default: the newest]
+    #[arg(long, value_name = "N", group = "state")]
+    pub version: Option<u64>,
+    /// What was stored at this time
+    #[arg(long, value_name = "TIME", value_parser = parse_time, group = "state")]
+    pub as_of: Option<Timestamp>,
+    /// The newest rows whose records were in the log by this time
+    #[arg(long, value_name = "TIME", value_parser = parse_time, group = "state")]
+    pub known_at: Option<Timestamp>,
+    /// csv, json, ndjson, arrow or parquet [default: what FILE ends in, else csv]
+    #[arg(long, value_name = "FORMAT", value_parser = parse_file_format)]
+    pub format: Option<FormatArg>,
+    #[command(flatten)]
+    pub json: OutputArgs,
+}
+
+/// A form of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FormatArg {
+    // Documented in the help of `--format`.
+    Table,
+    Csv,
+    Json,
+    Ndjson,
+    Arrow,
+    Parquet,
+}
+
+impl FormatArg {
+    /// The name on the command line, and what a file of it ends in.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Csv => "csv",
+            Self::Json => "json",
+            Self::Ndjson => "ndjson",
+            Self::Arrow => "arrow",
+            Self::Parquet => "parquet",
+        }
+    }
+
+    /// The form that a file's name ends in.
+    pub fn of(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()? {
+            "csv" => Some(Self::Csv),
+            "json" => Some(Self::Json),
+            "ndjson" | "jsonl" => Some(Self::Ndjson),
+            "arrow" | "feather" => Some(Self::Arrow),
+            "parquet" => Some(Self::Parquet),
+            _ => None,
+        }
+    }
+}
+
 /// `sentinel table`
 #[derive(Clone, Debug, Subcommand)]
 pub enum TableCommand {
@@ -412,13 +532,56 @@ pub enum TableCommand {
         output: OutputArgs,
     },
     /// Join the small files of a table
-    #[command(after_help = "Example:\n  sentinel table compact features")]
-    Compact {
+    #[command(after_help = "\
+Examples:
+  sentinel table compact features --dry-run
+  sentinel table compact features")]
+    Compact(TableChangeArgs),
+    /// Write a checkpoint, from which readers begin instead of reading every commit
+    #[command(after_help = "Example:\n  sentinel table checkpoint features")]
+    Checkpoint(TableChangeArgs),
+    /// Delete files that no version of the last hours needs
+    #[command(after_help = "\
+Examples:
+  sentinel table vacuum features --dry-run
+  sentinel table vacuum features --retention-hours 24
+
+What is deleted is gone: older versions can be neither read nor restored.")]
+    Vacuum {
         #[command(flatten)]
-        table: TableArg,
-        #[command(flatten)]
-        output: OutputArgs,
+        change: TableChangeArgs,
+        /// Versions of the last so many hours stay readable [default: `lake.vacuum_retention_hours`]
+        #[arg(long, value_name = "H")]
+        retention_hours: Option<u32>,
     },
+    /// Give a table the rows of an older version
+    #[command(after_help = "\
+Examples:
+  sentinel table restore features --version 12 --dry-run
+  sentinel table restore features --version 12
+
+Stop `up`, `stream` and `serve` before. The next stream job folds what is missing again from
+the log, once each; a restore after which the log could not give it is refused. No file is
+deleted: a restore can be restored.")]
+    Restore {
+        #[command(flatten)]
+        change: TableChangeArgs,
+        /// The version, as `sentinel table history` shows them
+        #[arg(long, value_name = "N")]
+        version: u64,
+    },
+}
+
+/// A table that is changed, unless it is only asked what would be.
+#[derive(Args, Clone, Debug)]
+pub struct TableChangeArgs {
+    #[command(flatten)]
+    pub table: TableArg,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// A table.
@@ -588,6 +751,11 @@ fn parse_range(text: &str) -> Option<std::ops::RangeInclusive<Partition>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
     (first <= last && last < MAX_PARTITIONS).then_some(first..=last)
+}
+
+fn parse_file_format(text: &str) -> Result<FormatArg, String> {
+    let format = FormatArg::from_str(text, false).ok().filter(|format| *format != FormatArg::Table);
+    format.ok_or_else(|| "use csv, json, ndjson, arrow or parquet".to_owned())
 }
 
 fn parse_time(text: &str) -> Result<Timestamp, String> {

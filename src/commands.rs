@@ -4,9 +4,11 @@ pub mod config;
 mod dead_letters;
 mod doctor;
 mod evaluate;
+mod export;
 mod gaps;
 mod ingest;
 mod model;
+mod query;
 mod replay;
 mod serve;
 mod stream;
@@ -43,6 +45,8 @@ pub async fn run(
         Command::Replay(args) => replay::run(args, settings).await,
         Command::Verify(args) => verify::run(args, settings, progress).await,
         Command::Model(command) => model::run(command, settings).await,
+        Command::Query(args) => query::run(args, settings).await,
+        Command::Export(args) => export::run(args, settings).await,
         Command::Table(command) => table::run(command, settings).await,
         Command::Gaps(args) => gaps::run(args, settings).await,
         Command::DeadLetters(command) => dead_letters::run(command, settings).await,

@@ -10,6 +10,7 @@ mod crash;
 mod elsewhere;
 mod locks;
 mod logging;
+mod new_file;
 mod output;
 mod progress;
 mod settings_to_parts;
@@ -65,7 +66,7 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
 /// 2 for what the caller must change, 3 for what may be there later, 1 for the rest.
 fn exit_code(error: &anyhow::Error) -> u8 {
     match commands::kind(error) {
-        Some(ErrorKind::Invalid | ErrorKind::NotFound) => 2,
+        Some(ErrorKind::Invalid | ErrorKind::NotFound | ErrorKind::Gone) => 2,
         Some(ErrorKind::Unavailable | ErrorKind::Conflict) => 3,
         Some(ErrorKind::Corrupt | ErrorKind::Internal) | None => 1,
     }

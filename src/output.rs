@@ -19,20 +19,48 @@ pub fn json(value: &impl Serialize) -> anyhow::Result<()> {
 
 /// Writes rows under a heading, columns aligned, numbers to the right.
 pub fn table(heading: &[&str], rows: &[Vec<String>]) -> anyhow::Result<()> {
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.chain([heading[column].len()]).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..heading.len()).map(width).collect();
-    let numeric: Vec<bool> = (0..heading.len()).map(|column| rows.iter().all(|row| is_number(&row[column]))).collect();
-    let heading: Vec<String> = heading.iter().map(|&cell| cell.to_owned()).collect();
-    for row in std::iter::once(&heading).chain(rows) {
-        let cells = row.iter().zip(&widths).zip(&numeric).map(|((cell, &width), &numeric)| {
-            if numeric { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-        });
-        line(cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    let numeric = |column: usize| rows.iter().all(|row| is_number(&row[column]));
+    let columns = heading.iter().enumerate().map(|(column, name)| ((*name).to_owned(), numeric(column)));
+    Aligned::new(columns.collect()).print(rows).map(|_| ())
+}
+
+/// A table that is printed piece by piece: a column widens where a later piece needs it.
+pub struct Aligned {
+    heading: Vec<String>,
+    widths: Vec<usize>,
+    numeric: Vec<bool>,
+    has_heading: bool,
+}
+
+impl Aligned {
+    /// A table with these columns, each with whether its cells are numbers.
+    pub fn new(columns: Vec<(String, bool)>) -> Self {
+        let (heading, numeric): (Vec<String>, Vec<bool>) = columns.into_iter().unzip();
+        let widths = heading.iter().map(|name| name.chars().count()).collect();
+        Self { heading, widths, numeric, has_heading: false }
     }
-    Ok(())
+
+    /// Writes rows, the first time under the heading; false where nobody reads any more.
+    pub fn print(&mut self, rows: &[Vec<String>]) -> anyhow::Result<bool> {
+        for (column, width) in self.widths.iter_mut().enumerate() {
+            let widest = rows.iter().map(|row| row[column].chars().count()).max();
+            *width = widest.unwrap_or(0).max(*width);
+        }
+        let heading = (!self.has_heading).then_some(&self.heading);
+        self.has_heading = true;
+        let mut text = String::new();
+        for row in heading.into_iter().chain(rows) {
+            let cells = row.iter().zip(&self.widths).zip(&self.numeric).map(|((cell, &width), &numeric)| {
+                if numeric { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+            });
+            text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+            text.push('\n');
+        }
+        match io::stdout().lock().write_all(text.as_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+            other => Ok(other.map(|()| true)?),
+        }
+    }
 }
 
 fn is_number(cell: &str) -> bool {

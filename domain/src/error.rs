@@ -8,6 +8,8 @@ pub enum ErrorKind {
     Invalid,
     /// The thing asked for does not exist.
     NotFound,
+    /// The thing asked for was there and is not kept any more: ask for what is.
+    Gone,
     /// Somebody else holds what is needed, or changed it meanwhile: look again, then decide.
     Conflict,
     /// A part that is needed does not answer now: trying again later may help.

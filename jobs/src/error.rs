@@ -47,6 +47,22 @@ pub enum Error {
         next: Offset,
     },
 
+    /// Records that a restored table would be filled from are gone.
+    #[error(
+        "partition {partition} of the log begins at offset {first}, but filling `{table}` again would need the records \
+         from {needed} on: restore a newer version"
+    )]
+    RecordsRemoved {
+        /// The table.
+        table: &'static str,
+        /// The partition.
+        partition: Partition,
+        /// The first offset left.
+        first: Offset,
+        /// The first offset needed.
+        needed: Offset,
+    },
+
     /// The last record taken in has another fate now than its table says.
     #[error(
         "the record at {partition}:{offset} folds to `{now}`, but the tables hold it as `{stored}`: this is not the log \
@@ -91,6 +107,7 @@ impl Error {
             Self::Models(error) => error.kind(),
             Self::LogBehindLake { .. } | Self::LogCut { .. } | Self::FateChanged { .. } => ErrorKind::Corrupt,
             Self::Nothing { .. } => ErrorKind::NotFound,
+            Self::RecordsRemoved { .. } => ErrorKind::Gone,
             Self::Invalid(_) => ErrorKind::Invalid,
             Self::Task(_) => ErrorKind::Internal,
         }

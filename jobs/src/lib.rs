@@ -29,6 +29,7 @@ pub mod evaluate;
 pub mod first_model;
 pub mod follow;
 pub mod maintain;
+pub mod restore;
 pub mod score_history;
 
 pub use error::Error;

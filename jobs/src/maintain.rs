@@ -1,4 +1,5 @@
-//! Upkeep while the program runs: checkpoints, compaction, vacuum, retention of the log, and a count of missing trades.
+//! Upkeep while the program runs: the index of commit times, checkpoints, compaction, vacuum, retention of the log, and a
+//! count of missing trades.
 //!
 //! Each step is safe to repeat and to leave out. A step that fails is reported and tried again at the next round; it
 //! never stops ingest or commits.
@@ -65,6 +66,7 @@ async fn tables(
     compacted_at: &mut u64,
     vacuum: bool,
 ) -> Result<(), LakeError> {
+    lake.versions().note_commit_times(table).await?;
     lake.checkpoint(table, policy.checkpoint_every).await?;
     if lake.state(table).await?.version >= *compacted_at + policy.compact_every {
         let compacted = lake.compact(table).await?;
@@ -73,15 +75,20 @@ async fn tables(
     }
     if vacuum {
         let deleted = lake.vacuum(table, policy.vacuum_retention_hours).await?;
-        info!(table = table.as_str(), deleted, "vacuumed");
+        info!(table = table.as_str(), deleted = deleted.files, bytes = deleted.bytes, "vacuumed");
     }
     Ok(())
 }
 
 /// Lets the log forget what no rebuild needs.
 async fn retain(lake: &Lake, log: &dyn EventLog, policy: RetentionPolicy) -> Result<(), Error> {
-    for partition in 0..log.partitions() {
-        let needed = lake.progress(log.topic_id(), partition).await?.replay;
+    let partitions: Vec<_> = (0..log.partitions()).collect();
+    let fills = lake.fills(log.topic_id(), &partitions).await?;
+    for partition in partitions {
+        let replay = lake.progress(log.topic_id(), partition).await?.replay;
+        // A restored table is filled from further back.
+        let filled_from = fills.iter().filter(|(_, of, _)| *of == partition).map(|(_, _, from)| from.replay);
+        let needed = filled_from.fold(replay, Ord::min);
         let retained = log.retain(partition, needed, policy).await?;
         if retained.removed_records > 0 {
             info!(partition, first_offset = retained.first_offset, removed = retained.removed_records, "log retention");

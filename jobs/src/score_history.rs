@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use domain::{Offset, Partition, Prediction};
-use lake::{Lake, TableName, read::StoredFeatures, registry::Registry, table::Slice};
+use lake::{Lake, TableName, lake::history_id, read::StoredFeatures, registry::Registry, table::Slice};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -80,7 +80,7 @@ impl History {
         end: Offset,
         cancel: &CancellationToken,
     ) -> Result<u64, Error> {
-        let progress = format!("{}/{partition}/history", self.topic);
+        let progress = history_id(&self.topic, partition);
         let mut start = self.lake.transaction(TableName::Predictions, &progress).await?.unwrap_or(0);
         let mut added = 0;
         while start < end && !cancel.is_cancelled() {

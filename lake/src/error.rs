@@ -4,7 +4,9 @@
 use std::{io, path::PathBuf};
 
 use deltalake::DeltaTableError;
-use domain::ErrorKind;
+use domain::{ErrorKind, Timestamp};
+
+use crate::schema::TableName;
 
 /// Why the lake, the registry or an artifact could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -86,6 +88,84 @@ pub enum Error {
         start: i64,
     },
 
+    /// There is no table with this name.
+    #[error("there is no table `{name}`: there are {}", table_names())]
+    NoTable {
+        /// The name asked for.
+        name: String,
+    },
+
+    /// The table has not come to this version yet.
+    #[error("table `{table}` has no version {version}: its newest is {newest}")]
+    NoVersion {
+        /// The table.
+        table: &'static str,
+        /// The version asked for.
+        version: u64,
+        /// The newest version there is.
+        newest: u64,
+    },
+
+    /// The table did not exist at this time.
+    #[error("table `{table}` did not exist at {time}: its version {first} is the first, of {first_time}")]
+    BeforeFirst {
+        /// The table.
+        table: &'static str,
+        /// The time asked for.
+        time: Timestamp,
+        /// The first version.
+        first: u64,
+        /// When it was committed.
+        first_time: Timestamp,
+    },
+
+    /// What was current at this time was removed before its time was noted.
+    #[error(
+        "what table `{table}` was at {time} is not kept any more: its versions {oldest} to {newest} can be read, {oldest} \
+         is of {oldest_time}"
+    )]
+    TimeRemoved {
+        /// The table.
+        table: &'static str,
+        /// The time asked for.
+        time: Timestamp,
+        /// The oldest version whose time is known.
+        oldest: u64,
+        /// When it was committed.
+        oldest_time: Timestamp,
+        /// The newest version.
+        newest: u64,
+    },
+
+    /// A version was there, and vacuum or the cleanup of the log has removed what it needs.
+    #[error("version {version} of table `{table}` was removed by upkeep: versions {oldest} to {newest} can be read")]
+    VersionRemoved {
+        /// The table.
+        table: &'static str,
+        /// The version asked for.
+        version: u64,
+        /// The oldest version from which on all can be read.
+        oldest: u64,
+        /// The newest version.
+        newest: u64,
+    },
+
+    /// A query cannot be answered as it stands.
+    #[error("{0}")]
+    Query(String),
+
+    /// The index of commit times could not be read or written.
+    #[error("cannot {action} in the index of commit times `{}`", path.display())]
+    CommitTimes {
+        /// What was tried, such as `note commits`.
+        action: &'static str,
+        /// The database file.
+        path: PathBuf,
+        /// What `SQLite` said.
+        #[source]
+        source: Box<sqlx::Error>,
+    },
+
     /// The registry's database could not be read or written.
     #[error("cannot {action} in the model registry `{}`", path.display())]
     Registry {
@@ -158,11 +238,14 @@ impl Error {
             Self::File { source, .. } if source.kind() == io::ErrorKind::NotFound => ErrorKind::NotFound,
             Self::File { .. } => ErrorKind::Unavailable,
             Self::Delta { source, .. } => delta_kind(source),
-            Self::Registry { source, .. } => registry_kind(source),
-            Self::NoModel { .. } => ErrorKind::NotFound,
+            Self::Registry { source, .. } | Self::CommitTimes { source, .. } => registry_kind(source),
+            Self::NoModel { .. } | Self::NoTable { .. } | Self::NoVersion { .. } | Self::BeforeFirst { .. } => {
+                ErrorKind::NotFound
+            }
+            Self::TimeRemoved { .. } | Self::VersionRemoved { .. } => ErrorKind::Gone,
             Self::ProgressGap { .. } | Self::RewriteRunning { .. } => ErrorKind::Conflict,
             Self::UnexpectedColumn { .. } => ErrorKind::Corrupt,
-            Self::FutureProtocol { .. } | Self::InvalidValue { .. } => ErrorKind::Invalid,
+            Self::Query(_) | Self::FutureProtocol { .. } | Self::InvalidValue { .. } => ErrorKind::Invalid,
             Self::DamagedCommit { .. } | Self::RegistryValue { .. } | Self::DamagedArtifact { .. } => {
                 ErrorKind::Corrupt
             }
@@ -181,6 +264,11 @@ impl Error {
         let path = path.into();
         move |source| Self::File { action, path, source }
     }
+}
+
+fn table_names() -> String {
+    let names: Vec<&str> = TableName::ALL.into_iter().rev().map(TableName::as_str).collect();
+    names.join(", ")
 }
 
 fn delta_kind(error: &DeltaTableError) -> ErrorKind {

@@ -15,6 +15,7 @@ use crate::{
     rows::{GapRow, TableRow},
     schema::TableName,
     table::{Appended, Rule, Slice, Table},
+    versions::Versions,
 };
 
 /// What one partition of the log has become since the last flush.
@@ -62,7 +63,7 @@ pub struct Progress {
 
 /// The tables of one data folder.
 pub struct Lake {
-    store: DurableStore,
+    versions: Versions,
     tables: HashMap<TableName, Arc<Mutex<Table>>>,
     behind: Vec<TableName>,
     probe: Arc<dyn Probe>,
@@ -70,7 +71,7 @@ pub struct Lake {
 
 impl fmt::Debug for Lake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lake").field("folder", &self.store.base()).finish_non_exhaustive()
+        f.debug_struct("Lake").field("folder", &self.folder()).finish_non_exhaustive()
     }
 }
 
@@ -89,6 +90,8 @@ impl Lake {
     /// As [`Lake::open`].
     pub async fn open_with_probe(folder: &Path, probe: Arc<dyn Probe>) -> Result<Self, Error> {
         let store = DurableStore::new(folder)?;
+        let versions = Versions::new(store);
+        let store = versions.store();
         let mut tables = HashMap::new();
         let mut behind = Vec::new();
         for name in TableName::ALL {
@@ -97,18 +100,24 @@ impl Lake {
             if !set_aside.is_empty() {
                 warn!(table = name.as_str(), ?set_aside, "torn files were set aside; their rows will be written again");
             }
-            tables.insert(name, Arc::new(Mutex::new(Table::open(&store, name).await?)));
+            tables.insert(name, Arc::new(Mutex::new(Table::open(store, name).await?)));
             if name != TableName::Events && !torn_commits(&folder)?.is_empty() {
                 behind.push(name);
             }
         }
-        Ok(Self { store, tables, behind, probe })
+        Ok(Self { versions, tables, behind, probe })
     }
 
     /// The folder of the tables.
     #[must_use]
     pub fn folder(&self) -> &Path {
-        self.store.base()
+        self.store().base()
+    }
+
+    /// Time travel over these tables, and SQL.
+    #[must_use]
+    pub const fn versions(&self) -> &Versions {
+        &self.versions
     }
 
     /// Tables that have lost their newest commits, now or before an earlier process opened the lake. `events` heals by
@@ -124,13 +133,13 @@ impl Lake {
     /// Where a file of a table's log cannot be renamed.
     pub fn mark_filled(&self) -> Result<(), Error> {
         for table in &self.behind {
-            mark_filled(&torn_commits(&self.store.base().join(table.as_str()))?)?;
+            mark_filled(&torn_commits(&self.store().base().join(table.as_str()))?)?;
         }
         Ok(())
     }
 
     pub(crate) const fn store(&self) -> &DurableStore {
-        &self.store
+        self.versions.store()
     }
 
     /// How far a partition of a topic is, as the newest version of `events` says.
@@ -228,7 +237,7 @@ impl Lake {
         task.await?
     }
 
-    fn table(&self, name: TableName) -> &Arc<Mutex<Table>> {
+    pub(crate) fn table(&self, name: TableName) -> &Arc<Mutex<Table>> {
         self.tables.get(&name).unwrap_or_else(|| unreachable!("every table is opened"))
     }
 }
@@ -243,8 +252,28 @@ pub fn next_id(topic: &str, partition: Partition) -> String {
     format!("{topic}/{partition}/next")
 }
 
-fn replay_id(topic: &str, partition: Partition) -> String {
+/// The application transaction of `events` with the offset from which the state at the next one is rebuilt.
+#[must_use]
+pub fn replay_id(topic: &str, partition: Partition) -> String {
     format!("{topic}/{partition}/replay")
+}
+
+/// The application transaction with the offset from which a restored table is filled again.
+#[must_use]
+pub fn fill_id(topic: &str, partition: Partition) -> String {
+    format!("{topic}/{partition}/fill")
+}
+
+/// The application transaction with the offset from which the state at [`fill_id`]'s is rebuilt.
+#[must_use]
+pub fn fill_replay_id(topic: &str, partition: Partition) -> String {
+    format!("{topic}/{partition}/fill-replay")
+}
+
+/// The application transaction of `predictions` with the next offset of the rows older than the first model.
+#[must_use]
+pub fn history_id(topic: &str, partition: Partition) -> String {
+    format!("{topic}/{partition}/history")
 }
 
 #[cfg(test)]

@@ -12,10 +12,22 @@ pub mod table;
 pub mod lake;
 pub mod maintain;
 pub mod missing;
+pub mod restore;
+
+mod commit_times;
+pub mod versions;
+
 pub mod read;
 pub mod truth;
 
 pub mod compare;
+
+mod sql;
+
+pub mod query;
+
+pub mod export;
+pub mod formats;
 
 pub mod durable;
 
@@ -28,3 +40,4 @@ mod fixture;
 pub use error::Error;
 pub use lake::{FlushSummary, Lake, PartitionFlush, Progress};
 pub use schema::TableName;
+pub use versions::Versions;

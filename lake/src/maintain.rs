@@ -3,7 +3,11 @@
 //! Rewrites of one table exclude each other twice over: by a lock file, and by the application transaction `rewrite`,
 //! because deltalake itself does not see two compactions as a conflict and rows would double. Appends go on meanwhile.
 
-use std::{collections::BTreeMap, fs::File, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fs::File,
+    path::PathBuf,
+};
 
 use deltalake::{
     DeltaTable, DeltaTableError,
@@ -12,7 +16,7 @@ use deltalake::{
         Action, Add, Remove, Transaction,
         transaction::{CommitBuilder, CommitProperties},
     },
-    operations::vacuum::VacuumMode,
+    operations::vacuum::{VacuumBuilder, VacuumMode},
     protocol::{DeltaOperation, checkpoints::create_checkpoint},
     table::state::DeltaTableState,
     writer::{DeltaWriter, RecordBatchWriter},
@@ -25,14 +29,14 @@ use crate::{
     lake::Lake,
     read::as_stored,
     schema::{SYMBOL, TableName},
-    table::{load, writer_properties},
+    table::{failed, load, writer_properties},
 };
 
 /// Files larger than this are left alone by compaction.
 pub const TARGET_FILE_BYTES: i64 = 64 << 20;
 
 /// The application transaction of every rewrite.
-const REWRITE: &str = "rewrite";
+pub(crate) const REWRITE: &str = "rewrite";
 
 /// What a table looks like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +60,34 @@ pub struct Compacted {
     pub removed: u64,
     /// Files that they became.
     pub added: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Bytes of the files that were merged.
+    pub bytes: u64,
+}
+
+/// What a vacuum deletes, done or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vacuumed {
+    /// Files.
+    pub files: u64,
+    /// Bytes in them.
+    pub bytes: u64,
+    /// The version from which on all could be read before.
+    pub oldest_before: u64,
+    /// The version from which on all can be read after.
+    pub oldest_after: u64,
+    /// The newest version before.
+    pub newest: u64,
+}
+
+/// A checkpoint, written or due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// The version it is of.
+    pub version: u64,
+    /// The version of the newest one before, 0 without one.
+    pub newest: u64,
 }
 
 /// One commit of a table.
@@ -75,15 +107,7 @@ impl Lake {
     /// # Errors
     /// Where the table cannot be read.
     pub async fn state(&self, name: TableName) -> Result<TableState, Error> {
-        let table = load(self.store(), name).await?;
-        let mut state = TableState { version: table.version().unwrap_or_default(), files: 0, bytes: 0, rows: 0 };
-        let snapshot = table.snapshot().map_err(failed("read", name))?;
-        for file in snapshot.log_data() {
-            state.files += 1;
-            state.bytes += u64::try_from(file.size()).unwrap_or(0);
-            state.rows += file.num_records().map_or(0, |rows| u64::try_from(rows).unwrap_or(0));
-        }
-        Ok(state)
+        state_of(&load(self.store(), name).await?, name)
     }
 
     /// The newest `limit` commits, newest first.
@@ -118,6 +142,15 @@ impl Lake {
         Ok(true)
     }
 
+    /// The checkpoint that [`Lake::checkpoint`] would write now; writes nothing.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
+    pub async fn checkpoint_plan(&self, name: TableName) -> Result<Checkpoint, Error> {
+        let version = load(self.store(), name).await?.version().unwrap_or_default();
+        Ok(Checkpoint { version, newest: self.newest_checkpoint(name) })
+    }
+
     /// Merges small files per symbol. Rows and their values stay; their order within files may not.
     ///
     /// # Errors
@@ -128,17 +161,51 @@ impl Lake {
         compact_from(table, name).await
     }
 
-    /// Deletes files that no version of the last `retention_hours` needs; how many.
+    /// What [`Lake::compact`] would merge now; changes nothing.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
+    pub async fn compact_plan(&self, name: TableName) -> Result<Compacted, Error> {
+        let table = load(self.store(), name).await?;
+        let snapshot = table.snapshot().map_err(failed("read", name))?;
+        Ok(SmallFiles::of(snapshot).merge_into(snapshot.version()))
+    }
+
+    /// Deletes files that no version of the last `retention_hours` needs.
     ///
     /// # Errors
     /// Where the table cannot be read or a file cannot be deleted.
-    pub async fn vacuum(&self, name: TableName, retention_hours: u32) -> Result<usize, Error> {
+    pub async fn vacuum(&self, name: TableName, retention_hours: u32) -> Result<Vacuumed, Error> {
         let _lock = self.rewrite_lock(name)?;
+        let plan = self.vacuum_plan(name, retention_hours).await?;
+        if plan.files > 0 {
+            let table = load(self.store(), name).await?;
+            vacuum_of(&table, retention_hours).await.map_err(failed("vacuum", name))?;
+        }
+        Ok(plan)
+    }
+
+    /// What [`Lake::vacuum`] would delete now; deletes nothing.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
+    pub async fn vacuum_plan(&self, name: TableName, retention_hours: u32) -> Result<Vacuumed, Error> {
         let table = load(self.store(), name).await?;
-        let retention = chrono::Duration::hours(i64::from(retention_hours));
-        let vacuum = table.vacuum().with_retention_period(retention).with_enforce_retention_duration(false);
-        let (_, metrics) = vacuum.with_mode(VacuumMode::Lite).await.map_err(failed("vacuum", name))?;
-        Ok(metrics.files_deleted.len())
+        let (_, expired) = vacuum_of(&table, retention_hours).with_dry_run(true).await.map_err(failed("read", name))?;
+        // The log goes on naming files that an earlier vacuum deleted.
+        let held = |path: &String| self.versions().holds(name, path);
+        let files: HashSet<String> = expired.files_deleted.into_iter().filter(held).collect();
+        let bytes = files.iter().map(|path| self.bytes_of(name, path)).sum();
+        let is_missing = |path: &str| !self.versions().holds(name, path);
+        let oldest_before = self.versions().oldest_whole(&table, name, is_missing).await?;
+        let is_gone = |path: &str| is_missing(path) || files.contains(path);
+        let oldest_after = self.versions().oldest_whole(&table, name, is_gone).await?;
+        let newest = table.version().unwrap_or_default();
+        Ok(Vacuumed { files: files.len() as u64, bytes, oldest_before, oldest_after, newest })
+    }
+
+    fn bytes_of(&self, name: TableName, path: &str) -> u64 {
+        std::fs::metadata(self.folder().join(name.as_str()).join(path)).map_or(0, |file| file.len())
     }
 
     /// Version of the newest checkpoint, 0 without one.
@@ -148,7 +215,7 @@ impl Lake {
         read.and_then(|hint| hint.get("version")?.as_u64()).unwrap_or(0)
     }
 
-    fn rewrite_lock(&self, name: TableName) -> Result<File, Error> {
+    pub(crate) fn rewrite_lock(&self, name: TableName) -> Result<File, Error> {
         let path: PathBuf = self.folder().join(format!(".rewrite-{}.lock", name.as_str()));
         let file = File::create(&path).map_err(Error::file("make", &path))?;
         match file.try_lock() {
@@ -166,13 +233,13 @@ impl Lake {
 pub(crate) async fn compact_from(table: DeltaTable, name: TableName) -> Result<Compacted, Error> {
     let snapshot = table.snapshot().map_err(failed("read", name))?;
     let small = SmallFiles::of(snapshot);
+    let merge = small.merge_into(snapshot.version());
     if small.removes.is_empty() {
-        return Ok(Compacted { version: snapshot.version(), removed: 0, added: 0 });
+        return Ok(merge);
     }
-    let stored = snapshot.snapshot().transaction_version(table.log_store().as_ref(), REWRITE).await;
-    let number = stored.map_err(failed("read", name))?.unwrap_or(0) + 1;
+    let number = rewrite_number(&table, name).await?;
     let adds = merged(&table, name, &small).await.map_err(failed("compact", name))?;
-    let (removed, added) = (small.removes.len() as u64, adds.len() as u64);
+    let added = adds.len() as u64;
     let properties = CommitProperties::default()
         .with_application_transaction(Transaction::new(REWRITE, number))
         .with_create_checkpoint(false)
@@ -187,16 +254,43 @@ pub(crate) async fn compact_from(table: DeltaTable, name: TableName) -> Result<C
         )
         .await;
     match committed {
-        Ok(finalized) => Ok(Compacted { version: finalized.version(), removed, added }),
+        Ok(finalized) => Ok(Compacted { version: finalized.version(), added, ..merge }),
         Err(DeltaTableError::Transaction { .. }) => Err(Error::RewriteRunning { table: name.as_str() }),
         Err(error) => Err(failed("compact", name)(error)),
     }
+}
+
+/// The number of the next rewrite of a table.
+pub(crate) async fn rewrite_number(table: &DeltaTable, name: TableName) -> Result<i64, Error> {
+    let snapshot = table.snapshot().map_err(failed("read", name))?.snapshot();
+    let stored = snapshot.transaction_version(table.log_store().as_ref(), REWRITE).await;
+    Ok(stored.map_err(failed("read", name))?.unwrap_or(0) + 1)
+}
+
+/// What an open version of a table looks like.
+pub(crate) fn state_of(table: &DeltaTable, name: TableName) -> Result<TableState, Error> {
+    let mut state = TableState { version: table.version().unwrap_or_default(), files: 0, bytes: 0, rows: 0 };
+    let snapshot = table.snapshot().map_err(failed("read", name))?;
+    for file in snapshot.log_data() {
+        state.files += 1;
+        state.bytes += u64::try_from(file.size()).unwrap_or(0);
+        state.rows += file.num_records().map_or(0, |rows| u64::try_from(rows).unwrap_or(0));
+    }
+    Ok(state)
+}
+
+/// Deletes only files that a commit has removed: others may be about to be committed.
+fn vacuum_of(table: &DeltaTable, retention_hours: u32) -> VacuumBuilder {
+    let retention = chrono::Duration::hours(i64::from(retention_hours));
+    let vacuum = table.clone().vacuum().with_retention_period(retention).with_enforce_retention_duration(false);
+    vacuum.with_mode(VacuumMode::Lite)
 }
 
 /// The small files of a version, where a symbol has more than one.
 struct SmallFiles {
     removes: Vec<Remove>,
     rows: i64,
+    symbols: u64,
 }
 
 impl SmallFiles {
@@ -210,10 +304,24 @@ impl SmallFiles {
             by_symbol.entry(symbol).or_default().push((remove, rows));
         }
         by_symbol.retain(|_, files| files.len() > 1);
+        let symbols = by_symbol.len() as u64;
         let files: Vec<_> = by_symbol.into_values().flatten().collect();
         Self {
+            symbols,
             rows: files.iter().map(|(_, rows)| rows).sum(),
             removes: files.into_iter().map(|(file, _)| file).collect(),
+        }
+    }
+
+    /// What merging them means: a file per symbol.
+    fn merge_into(&self, version: u64) -> Compacted {
+        let bytes = |file: &Remove| file.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+        Compacted {
+            version,
+            removed: self.removes.len() as u64,
+            added: self.symbols,
+            rows: u64::try_from(self.rows).unwrap_or(0),
+            bytes: self.removes.iter().map(bytes).sum(),
         }
     }
 }
@@ -236,10 +344,6 @@ async fn merged(table: &DeltaTable, name: TableName, small: &SmallFiles) -> Resu
         add.data_change = false;
     }
     Ok(adds)
-}
-
-fn failed(action: &str, name: TableName) -> impl FnOnce(DeltaTableError) -> Error + use<> {
-    Error::delta(format!("{action} table `{}`", name.as_str()))
 }
 
 #[cfg(test)]

@@ -13,7 +13,10 @@ use arrow::{
 };
 use deltalake::{
     DeltaTable, DeltaTableError,
-    datafusion::{error::DataFusionError, execution::SendableRecordBatchStream, prelude::SessionContext},
+    datafusion::{
+        catalog::TableProvider, error::DataFusionError, execution::SendableRecordBatchStream, prelude::SessionContext,
+    },
+    delta_datafusion::TableProviderBuilder,
     kernel::Action,
     logstore::get_actions,
 };
@@ -104,15 +107,15 @@ impl Lake {
     /// # Errors
     /// Where the table cannot be read.
     pub async fn pin(&self, table: TableName) -> Result<Pinned, Error> {
-        Ok(Pinned { table, delta: load(self.store(), table).await?, files: None })
+        Ok(Pinned::new(table, load(self.store(), table).await?))
     }
 
     /// Pins a version of a table.
     ///
     /// # Errors
-    /// Where there is no such version.
+    /// [`Error::NoVersion`] where there is no such version yet, [`Error::VersionRemoved`] where it is not kept any more.
     pub async fn pin_version(&self, table: TableName, version: u64) -> Result<Pinned, Error> {
-        Ok(Pinned { table, delta: load_version(self.store(), table, version).await?, files: None })
+        Ok(Pinned::new(table, self.versions().open(table, version).await?))
     }
 
     /// Pins the rows that the commit of a version added; none, where it only arranged rows in other files.
@@ -158,6 +161,14 @@ impl Lake {
 }
 
 impl Pinned {
+    pub(crate) const fn new(table: TableName, delta: DeltaTable) -> Self {
+        Self { table, delta, files: None }
+    }
+
+    pub(crate) const fn delta(&self) -> &DeltaTable {
+        &self.delta
+    }
+
     /// The version.
     #[must_use]
     pub fn version(&self) -> u64 {
@@ -177,15 +188,37 @@ impl Pinned {
 
     /// Makes the table known to a session under its own name.
     pub(crate) async fn register(&self, context: &SessionContext) -> Result<(), Error> {
-        let failed = |e: DataFusionError| self.failed("read")(DeltaTableError::from(e));
-        self.delta.update_datafusion_session(&context.state()).map_err(self.failed("read"))?;
+        let provider = self.provider(context).await?;
+        let registered = context.register_table(self.table.as_str(), provider);
+        registered.map(drop).map_err(|e| self.failed("read")(e.into()))
+    }
+
+    /// This version as a table of a session.
+    pub(crate) async fn provider(&self, context: &SessionContext) -> Result<Arc<dyn TableProvider>, Error> {
         let mut provider = self.delta.table_provider();
         if let Some(files) = &self.files {
             provider = provider.with_file_paths(files);
         }
-        let provider = provider.await.map_err(failed)?;
-        context.register_table(self.table.as_str(), provider).map_err(failed)?;
-        Ok(())
+        self.built(context, provider).await
+    }
+
+    /// Some files of this version as a table of a session, with a column for the file that a row is in.
+    pub(crate) async fn file_provider(
+        &self,
+        context: &SessionContext,
+        files: Vec<String>,
+        column: &str,
+    ) -> Result<Arc<dyn TableProvider>, Error> {
+        self.built(context, self.delta.table_provider().with_file_paths(files).with_file_column(column)).await
+    }
+
+    async fn built(
+        &self,
+        context: &SessionContext,
+        provider: TableProviderBuilder,
+    ) -> Result<Arc<dyn TableProvider>, Error> {
+        self.delta.update_datafusion_session(&context.state()).map_err(self.failed("read"))?;
+        provider.await.map_err(|e| self.failed("query")(DeltaTableError::from(e)))
     }
 
     /// [`Pinned::query`], all of it.
@@ -338,10 +371,6 @@ impl Pinned {
 
     pub(crate) const fn table(&self) -> TableName {
         self.table
-    }
-
-    pub(crate) const fn delta(&self) -> &DeltaTable {
-        &self.delta
     }
 
     pub(crate) const fn unexpected(&self, column: &'static str) -> Error {

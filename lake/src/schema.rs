@@ -54,6 +54,22 @@ impl TableName {
         }
     }
 
+    /// The column of a row's time: event time where rows have one, else append time.
+    #[must_use]
+    pub const fn time(self) -> &'static str {
+        match self {
+            Self::Events | Self::Features | Self::Predictions | Self::LateEvents => "timestamp",
+            Self::Windows => "window_start",
+            Self::DeadLetters | Self::Gaps => "ingest_time",
+        }
+    }
+
+    /// The column of a row's offset.
+    #[must_use]
+    pub const fn offset(self) -> &'static str {
+        if matches!(self, Self::Gaps) { "from_offset" } else { "offset" }
+    }
+
     /// The table with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {

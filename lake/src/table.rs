@@ -171,6 +171,25 @@ impl Table {
         unreachable!("the last attempt returns")
     }
 
+    /// Sets an application transaction, in a commit without rows.
+    pub(crate) async fn note(&mut self, id: &str, value: i64) -> Result<(), Error> {
+        for attempt in 1..=MAX_ATTEMPTS {
+            if self.transaction(id).await? == Some(value) {
+                return Ok(());
+            }
+            match self.commit(Vec::new(), vec![Transaction::new(id, value)]).await {
+                Ok(_) => self.known.clear(),
+                Err(error) if attempt < MAX_ATTEMPTS => {
+                    warn!(table = self.name.as_str(), attempt, %error, "commit refused, reading the table again");
+                    tokio::time::sleep(backoff(attempt)).await;
+                    self.refresh().await?;
+                }
+                Err(error) => return Err(self.failed("commit to")(error)),
+            }
+        }
+        Ok(())
+    }
+
     /// The slices that the held snapshot does not have yet, with the rows that are new.
     async fn pending<'s, 'r, R: TableRow>(
         &mut self,
@@ -244,7 +263,7 @@ impl Table {
     }
 
     fn failed(&self, action: &str) -> impl FnOnce(DeltaTableError) -> Error + use<> {
-        Error::delta(format!("{action} table `{}`", self.name.as_str()))
+        failed(action, self.name)
     }
 }
 
@@ -256,6 +275,11 @@ pub(crate) async fn load(store: &DurableStore, name: TableName) -> Result<DeltaT
 /// Opens one version of a table.
 pub(crate) async fn load_version(store: &DurableStore, name: TableName, version: u64) -> Result<DeltaTable, Error> {
     checked(store.table(name.as_str())?.with_version(version).load().await, name)
+}
+
+/// For `map_err` on a Delta operation: `action` completes "cannot ... table `name`".
+pub(crate) fn failed(action: &str, name: TableName) -> impl FnOnce(DeltaTableError) -> Error + use<> {
+    Error::delta(format!("{action} table `{}`", name.as_str()))
 }
 
 fn checked(loaded: Result<DeltaTable, DeltaTableError>, name: TableName) -> Result<DeltaTable, Error> {

@@ -94,7 +94,15 @@ async fn progress_summary(log: &EmbeddedLog, lake: &Lake) -> anyhow::Result<Stri
         anyhow::ensure!(next <= end, "partition {partition}: the tables hold offset {next}, the log ends at {end}");
     }
     let behind: i64 = positions.iter().map(|(_, next, end)| end - next).sum();
-    Ok(format!("{behind} records of the log are not in the tables yet"))
+    let partitions: Vec<_> = (0..log.partitions()).collect();
+    let mut restored: Vec<_> =
+        lake.fills(log.topic_id(), &partitions).await?.iter().map(|(table, ..)| table.as_str()).collect();
+    restored.dedup();
+    let fill = match restored.as_slice() {
+        [] => String::new(),
+        tables => format!("; restored and not filled yet, `sentinel stream` does it: {}", tables.join(", ")),
+    };
+    Ok(format!("{behind} records of the log are not in the tables yet{fill}"))
 }
 
 async fn models_summary(settings: &Settings) -> anyhow::Result<String> {

@@ -18,6 +18,9 @@ mod torn;
 mod verify;
 mod windows_peer;
 
+mod query;
+mod restore;
+
 mod apart;
 
 mod example_vectors;

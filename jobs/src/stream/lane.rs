@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use domain::{Fate, FateCounts, Fold, Offset, Partition, Prediction, Timestamp};
-use lake::{PartitionFlush, TableName, lake::next_id, rows::GapRow};
+use lake::{
+    PartitionFlush, TableName,
+    lake::{Progress, next_id},
+    rows::GapRow,
+};
 use streams::ReadItem;
 
 use super::{
@@ -46,11 +50,17 @@ impl Lane {
         Ok(Self { fold, scorer, pending, pending_bytes: 0, first_unpublished: scored.unwrap_or(0), published: 0 })
     }
 
-    /// A lane that begins with the log.
-    pub(super) async fn at_beginning(parts: &StreamParts, partition: Partition) -> Result<Self, Error> {
-        let scorer = Scorer::restore(&parts.registry, &parts.models, parts.log.topic_id(), partition, 0).await?;
-        let pending = PartitionFlush { partition, ..PartitionFlush::default() };
-        let fold = Fold::new(partition, 0);
+    /// A lane that folds again what has been committed from `from` on, and tells the feed nothing.
+    pub(super) async fn folding_again(
+        parts: &StreamParts,
+        partition: Partition,
+        from: Progress,
+    ) -> Result<Self, Error> {
+        let Progress { next, replay } = from;
+        let topic = parts.log.topic_id();
+        let fold = rebuild(parts, partition, replay, next).await?;
+        let scorer = Scorer::restore(&parts.registry, &parts.models, topic, partition, next).await?;
+        let pending = PartitionFlush { partition, start: next, next, replay, ..PartitionFlush::default() };
         Ok(Self { fold, scorer, pending, pending_bytes: 0, first_unpublished: Offset::MAX, published: 0 })
     }
 

@@ -1,23 +1,35 @@
-//! Fills derived tables that lost their newest commits, as a power cut can tear them: the partition is folded again
-//! from the beginning of the log, and every table takes what it lacks.
+//! Fills derived tables that lack rows below the committed progress: their newest commits were torn by a power cut, or
+//! they were restored. The partition is folded again, and every table takes what it lacks.
+
+use std::sync::Arc;
 
 use domain::Partition;
-use lake::PartitionFlush;
-use std::sync::Arc;
+use lake::{PartitionFlush, TableName, lake::Progress};
 
 use super::{FlushPolicy, READ_RECORDS, StreamParts, cut, lane::Lane};
 use crate::error::Error;
 
-/// Repairs every table of `partitions` that has lost commits. A job of some partitions leaves the tables marked, since the
-/// others lack rows as long as nobody has repaired them.
+/// Repairs every table of `partitions` that has lost commits, or that a restore left to be filled. Of lost commits a job
+/// of some partitions leaves the tables marked, since the others lack rows as long as nobody has repaired them.
 pub(super) async fn repair(parts: &StreamParts, partitions: &[Partition], policy: FlushPolicy) -> Result<(), Error> {
-    if parts.lake.behind().is_empty() {
-        return Ok(());
+    let topic = parts.log.topic_id();
+    let behind: Vec<_> = parts.lake.behind().iter().map(|table| table.as_str()).collect();
+    let fills = parts.lake.fills(topic, partitions).await?;
+    if !behind.is_empty() {
+        tracing::warn!(tables = ?behind, "commits were set aside; what they held is folded again");
     }
-    let tables: Vec<_> = parts.lake.behind().iter().map(|table| table.as_str()).collect();
-    tracing::warn!(?tables, "commits were set aside; what they held is folded again");
     for partition in partitions {
-        repair_partition(parts, *partition, policy).await?;
+        let restored: Vec<(TableName, Progress)> =
+            fills.iter().filter(|(_, of, _)| of == partition).map(|(table, _, from)| (*table, *from)).collect();
+        // What was torn may be anything: all of it, from the beginning of the log.
+        let whole = (!behind.is_empty()).then(Progress::default);
+        let from = whole.or_else(|| restored.iter().map(|(_, from)| *from).min_by_key(|from| from.next));
+        let Some(from) = from else { continue };
+        repair_partition(parts, *partition, from, policy).await?;
+        for (table, from) in restored {
+            parts.lake.filled(table, topic, *partition).await?;
+            tracing::info!(table = table.as_str(), partition, from = from.next, "filled a restored table");
+        }
     }
     if (0..parts.log.partitions()).all(|partition| partitions.contains(&partition)) {
         parts.lake.mark_filled()?;
@@ -25,13 +37,22 @@ pub(super) async fn repair(parts: &StreamParts, partitions: &[Partition], policy
     Ok(())
 }
 
-async fn repair_partition(parts: &StreamParts, partition: Partition, policy: FlushPolicy) -> Result<(), Error> {
+async fn repair_partition(
+    parts: &StreamParts,
+    partition: Partition,
+    from: Progress,
+    policy: FlushPolicy,
+) -> Result<(), Error> {
     let next = parts.lake.progress(parts.log.topic_id(), partition).await?.next;
-    let first = parts.log.first_offset(partition).await?;
-    if first > 0 {
-        return Err(Error::LogCut { partition, first, replay: 0, next });
+    if from.next >= next {
+        // The stream job itself folds everything from there on.
+        return Ok(());
     }
-    let mut lane = Lane::at_beginning(parts, partition).await?;
+    let first = parts.log.first_offset(partition).await?;
+    if first > from.replay {
+        return Err(Error::LogCut { partition, first, replay: from.replay, next });
+    }
+    let mut lane = Lane::folding_again(parts, partition, from).await?;
     while lane.next() < next {
         let mut items = parts.log.read(partition, lane.next(), READ_RECORDS).await?;
         cut(&mut items, next);
