@@ -771,7 +771,13 @@ mod tests {
     use rstest::rstest;
 
     fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(line.split_whitespace())
+        // As a shell does: single quotes keep words together.
+        let parts = line.split('\'').enumerate();
+        let words = parts.flat_map(|(number, part)| match number % 2 {
+            0 => part.split_whitespace().collect::<Vec<_>>(),
+            _ => vec![part],
+        });
+        Cli::try_parse_from(words)
     }
 
     #[test]
@@ -866,6 +872,9 @@ mod tests {
     #[case("sentinel stream --partitions 0-4000000000", ErrorKind::ValueValidation, "from 0 to 1023")]
     #[case("sentinel train --from yesterday", ErrorKind::ValueValidation, "2024-03-09T16:00:00Z")]
     #[case("sentinel model show 0", ErrorKind::ValueValidation, "champion")]
+    #[case("sentinel export gaps --output g --version 1 --as-of 2024-03-09", ErrorKind::ArgumentConflict, "--as-of")]
+    #[case("sentinel export gaps --output g --format table", ErrorKind::ValueValidation, "use csv, json")]
+    #[case("sentinel table restore features", ErrorKind::MissingRequiredArgument, "--version")]
     #[case("sentinel dead-letters show 12", ErrorKind::ValueValidation, "PARTITION:OFFSET")]
     #[case("sentinel dead-letters list --limit 0", ErrorKind::ValueValidation, "1..=10000")]
     fn a_mistake_is_a_usage_error_that_names_the_remedy(
