@@ -189,10 +189,12 @@ impl Fold {
         });
         match possible {
             Ok(Record::Heartbeat(heartbeat)) => {
-                let state = self.state(heartbeat.symbol, raw.offset);
-                state.admission.heartbeat(heartbeat.timestamp);
-                let watermark = state.admission.watermark();
-                state.rolling.windows.close(heartbeat.symbol, watermark, cause, &mut out.windows);
+                // Of a symbol without events there is nothing to close, and a rebuild could not tell since when it is known.
+                if let Some(state) = self.symbols.get_mut(&heartbeat.symbol) {
+                    state.admission.heartbeat(heartbeat.timestamp);
+                    let watermark = state.admission.watermark();
+                    state.rolling.windows.close(heartbeat.symbol, watermark, cause, &mut out.windows);
+                }
                 Fate::Control
             }
             Ok(Record::Event(event)) => self.event(event, cause, out),

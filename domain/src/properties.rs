@@ -299,6 +299,25 @@ fn fates(records: Vec<Record>) -> (Vec<Fate>, Output) {
 }
 
 #[test]
+fn heartbeats_make_nothing_of_a_symbol_that_has_no_events() {
+    // With a state of its own since the first heartbeat, the symbol would be forgotten by the fold and not by one that was
+    // rebuilt from after that heartbeat, and then an event would be admitted by one and late for the other.
+    let steps: Vec<_> = [
+        (1, heartbeat("ETH-USDT", 0)),
+        (508_400, one("BTC-USDT", 0, 100.0, 1)),
+        (508_401, heartbeat("ETH-USDT", 3_000)),
+        (1_000_001, one("BTC-USDT", 1, 100.0, 2)),
+    ]
+    .into_iter()
+    .map(|(offset, record)| Step { offset, decoded: Ok(record) })
+    .collect();
+    let (mut fold, mut out) = fold_all(&steps);
+    assert_eq!(fold.symbols(), 1);
+    let event = Step { offset: 1_000_002, decoded: Ok(one("ETH-USDT", 5, 100.0, 3)) };
+    assert_eq!(apply(&mut fold, &event, &mut out), Fate::Admitted);
+}
+
+#[test]
 fn late_event_is_counted_and_never_reopens_its_window() {
     let (fates, out) = fates(vec![one("A-B", 0, 1.0, 1), one("A-B", 200, 1.0, 2), one("A-B", 1, 9.0, 3)]);
     assert_eq!(fates, [Fate::Admitted, Fate::Admitted, Fate::Late(LateReason::Late)]);
