@@ -1,4 +1,5 @@
-//! `cargo bench --bench speed`: how fast the fold alone is, and the way from the log to committed tables.
+//! `cargo bench --bench speed`: how fast the fold alone is, the way from the log to committed tables, and the proof that
+//! they are what the events give.
 //!
 //! Prints the median of five runs. Where `../shared/peers` and a Python with pyspark (`SENTINEL_PYTHON`) are there, the
 //! Spark peer, which makes only the windows, takes the same events in turn with each of our runs.
@@ -19,8 +20,9 @@ use jobs::{
     library::Models,
     metrics::Metrics,
     stream::{FlushPolicy, StreamParts, Until},
+    verify::{TableReport, VerifyRequest, verify},
 };
-use lake::{Lake, registry::Registry};
+use lake::{Lake, TableName, registry::Registry};
 use streams::{AppendBatch, EmbeddedLog, NewRecord, SimulatedMarket, SimulatedSettings, TopicSettings, codec};
 use tokio_util::sync::CancellationToken;
 
@@ -45,13 +47,15 @@ fn main() {
     let folder = tempfile::tempdir_in(env::var("BENCH_DIR").map_or_else(|_| env::temp_dir(), PathBuf::from)).unwrap();
     let market = records(events, 100);
     let spark = Spark::find(folder.path(), &market);
-    let mut ours = Vec::new();
-    let mut theirs = Vec::new();
+    let (mut ours, mut proofs, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for run in 0..RUNS {
-        ours.push(runtime.block_on(pipeline(&folder.path().join(run.to_string()), &market)));
+        let (rate, proof) = runtime.block_on(pipeline(&folder.path().join(run.to_string()), &market));
+        ours.push(rate);
+        proofs.push(proof);
         theirs.extend(spark.as_ref().map(|spark| spark.run(events)));
     }
     print_rate("log to committed events, features and windows", &mut ours);
+    print_rate("verify features and windows", &mut proofs);
     if !theirs.is_empty() {
         print_rate("Spark, windows only", &mut theirs);
         println!("{:<58} {:>12.1} x", "ratio of the medians", median(&mut ours) / median(&mut theirs));
@@ -98,7 +102,8 @@ fn fold(events: usize, per_pane: i64) {
     print_rate(&format!("fold, one core, {per_pane} events per pane"), &mut rates);
 }
 
-async fn pipeline(folder: &Path, market: &[Record]) -> f64 {
+/// Events per second of the stream job, and of verifying what it wrote.
+async fn pipeline(folder: &Path, market: &[Record]) -> (f64, f64) {
     let topic = TopicSettings::default();
     let log = EmbeddedLog::open(&folder.join("log.db"), &topic, Arc::new(FixedClock)).await.unwrap();
     for batch in market.chunks(20_000) {
@@ -120,10 +125,16 @@ async fn pipeline(folder: &Path, market: &[Record]) -> f64 {
         probe: Arc::new(domain::NoProbe),
     };
     let started = Instant::now();
-    let report =
-        jobs::stream::run(parts, &[0, 1, 2, 3], FlushPolicy::default(), Until::EndOfLog, CancellationToken::new());
+    let (all, policy) = ([0, 1, 2, 3], FlushPolicy::default());
+    let report = jobs::stream::run(parts.clone(), &all, policy, Until::EndOfLog, CancellationToken::new());
     assert_eq!(report.await.unwrap().fates.of(domain::Fate::Admitted), market.len() as u64);
-    rate(market.len(), started.elapsed().as_secs_f64())
+    let folded = rate(market.len(), started.elapsed().as_secs_f64());
+    let started = Instant::now();
+    let tables = vec![TableName::Features, TableName::Windows];
+    let request = VerifyRequest { tables, from: None, to: None, symbols: Vec::new() };
+    let reports = verify(&parts.lake, parts.log.as_ref(), &parts.models, &request, &|_| {}).await.unwrap();
+    assert!(reports.iter().all(TableReport::is_equal) && reports[0].compared.rows == market.len() as u64);
+    (folded, rate(market.len(), started.elapsed().as_secs_f64()))
 }
 
 fn encoded(records: &[Record]) -> Vec<NewRecord> {

@@ -132,7 +132,7 @@ pub struct SimulatedArgs {
     /// The markets, also of --source binance [default: BTC-USDT,ETH-USDT,BNB-USDT]
     #[arg(long, value_name = "S,...", value_delimiter = ',', help_heading = SIMULATED)]
     pub symbols: Option<Vec<Symbol>>,
-    /// Stop after this many events, of all symbols together
+    /// Stop once this many events are made, of all symbols together; the tick that reaches them is completed
     #[arg(long, value_name = "N", help_heading = SIMULATED)]
     pub events: Option<u64>,
     /// The seed: the same seed makes the same market [default: 42]

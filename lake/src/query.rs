@@ -75,6 +75,16 @@ impl Rows {
         let batch = self.stream.next().await?;
         Some(batch.map_err(query_failed).and_then(|batch| plain_batch(&batch, &self.schema)))
     }
+
+    /// The next rows, at most `room` of them, and whether there were more; `None` at the end.
+    ///
+    /// # Errors
+    /// As [`Rows::next`].
+    pub async fn next_within(&mut self, room: u64) -> Option<Result<(RecordBatch, bool), Error>> {
+        let room = usize::try_from(room).unwrap_or(usize::MAX);
+        let cut = |batch: RecordBatch| (batch.slice(0, room.min(batch.num_rows())), batch.num_rows() > room);
+        Some(self.next().await?.map(cut))
+    }
 }
 
 impl Versions {

@@ -120,11 +120,9 @@ async fn write(mut rows: Rows, format: Format, limit: u64, sink: &mut dyn Write)
         sink.write_all(&bytes).context("cannot write the rows")?;
         Ok(bytes.len() as u64)
     };
-    while let Some(batch) = rows.next().await {
-        let batch = batch?;
-        let room = usize::try_from(limit - written.rows).unwrap_or(usize::MAX);
-        written.is_cut = batch.num_rows() > room;
-        let batch = batch.slice(0, room.min(batch.num_rows()));
+    while let Some(next) = rows.next_within(limit - written.rows).await {
+        let (batch, is_cut) = next?;
+        written.is_cut = is_cut;
         written.rows += batch.num_rows() as u64;
         written.bytes += put(encoder.write(&batch)?)?;
         if written.is_cut {
@@ -140,11 +138,9 @@ async fn write(mut rows: Rows, format: Format, limit: u64, sink: &mut dyn Write)
 async fn show(mut rows: Rows, limit: u64) -> anyhow::Result<Written> {
     let mut table = Aligned::new(formats::columns(&rows.schema()));
     let mut written = Written::default();
-    while let Some(batch) = rows.next().await {
-        let batch = batch?;
-        let room = usize::try_from(limit - written.rows).unwrap_or(usize::MAX);
-        written.is_cut = batch.num_rows() > room;
-        let batch = batch.slice(0, room.min(batch.num_rows()));
+    while let Some(next) = rows.next_within(limit - written.rows).await {
+        let (batch, is_cut) = next?;
+        written.is_cut = is_cut;
         written.rows += batch.num_rows() as u64;
         if batch.num_rows() > 0 && !table.print(&formats::texts(&batch)?)? {
             break;
