@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::{Offset, Partition, Symbol, Timestamp};
 
 /// The most partitions that one `--partitions` may name.
-const MAX_PARTITIONS: u32 = 1_024;
+const MAX_PARTITIONS: Partition = 1_024;
 
 /// Watches crypto markets: trades become features, features become scored, stored and served anomalies.
 #[derive(Clone, Debug, Parser)]
@@ -750,7 +750,7 @@ impl FromStr for PartitionList {
 fn parse_range(text: &str) -> Option<std::ops::RangeInclusive<Partition>> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-    (first <= last && last < MAX_PARTITIONS).then_some(first..=last)
+    (0 <= first && first <= last && last < MAX_PARTITIONS).then_some(first..=last)
 }
 
 fn parse_file_format(text: &str) -> Result<FormatArg, String> {

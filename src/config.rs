@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use domain::Symbol;
+use domain::{Partition, Symbol};
 
 use crate::cli::Cli;
 
@@ -60,7 +60,7 @@ pub struct LogSettings {
     /// Name of the topic.
     pub topic: String,
     /// Partitions of a new topic.
-    pub partitions: u32,
+    pub partitions: Partition,
     /// Age at which records are removed, in days.
     pub retention_days: u64,
     /// Stored size of all partitions together at which records are removed, in GiB.

@@ -48,7 +48,7 @@ pub fn upkeep(settings: &Settings) -> UpkeepPolicy {
         log: RetentionPolicy {
             max_age_micros: days.saturating_mul(86_400 * MICROS),
             max_partition_bytes: settings.log.retention_gib.saturating_mul(1 << 30)
-                / u64::from(settings.log.partitions),
+                / u64::from(settings.log.partitions.unsigned_abs()),
         },
     }
 }

@@ -4,8 +4,11 @@ use std::fmt;
 
 use crate::{error::ErrorKind, symbol::Symbol, time::Timestamp};
 
-/// A partition of a topic.
-pub type Partition = u32;
+/// A partition of a topic, from 0; [`BACKFILLED`] for what no record of the log caused.
+pub type Partition = i32;
+
+/// The partition of rows that a backfill put into the tables.
+pub const BACKFILLED: Partition = -1;
 
 /// The position of a record in its partition. Never reused.
 pub type Offset = i64;
@@ -211,13 +214,15 @@ pub enum Source {
     File,
     /// `POST /events`.
     Api,
-    /// A backfill from an archive.
+    /// A backfill from an archive of trades.
     Archive,
+    /// A backfill from an archive of 1-minute klines, which are windows and no events.
+    Kline,
 }
 
 impl Source {
     /// Every source, in the order of their declaration.
-    pub const ALL: [Self; 5] = [Self::Simulated, Self::Binance, Self::File, Self::Api, Self::Archive];
+    pub const ALL: [Self; 6] = [Self::Simulated, Self::Binance, Self::File, Self::Api, Self::Archive, Self::Kline];
 
     /// The name in records and tables.
     #[must_use]
@@ -228,6 +233,7 @@ impl Source {
             Self::File => "file",
             Self::Api => "api",
             Self::Archive => "archive",
+            Self::Kline => "kline",
         }
     }
 

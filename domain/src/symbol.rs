@@ -7,6 +7,13 @@ use crate::error::ErrorKind;
 /// The longest symbol in bytes.
 pub const MAX_SYMBOL_BYTES: usize = 31;
 
+/// The quote assets that Binance's spot symbols end with. The longest that fits wins, as `FDUSD` before `USD`.
+const QUOTES: [&str; 44] = [
+    "USDT", "USDC", "FDUSD", "TUSD", "BUSD", "USDP", "USDS", "USD1", "USDE", "DAI", "PAX", "UST", "VAI", "RLUSD",
+    "XUSD", "BTC", "ETH", "BNB", "SOL", "XRP", "TRX", "DOGE", "DOT", "EUR", "EURI", "AEUR", "GBP", "TRY", "BRL", "AUD",
+    "JPY", "RUB", "UAH", "NGN", "ZAR", "PLN", "RON", "ARS", "MXN", "COP", "CZK", "IDRT", "BIDR", "USD",
+];
+
 /// A market such as `BTC-USDT`: `[A-Z0-9]+-[A-Z0-9]+`, at most [`MAX_SYMBOL_BYTES`] bytes.
 ///
 /// Held inline, so that an event is moved without allocation; safe as a folder name and as a Delta partition value.
@@ -49,6 +56,15 @@ impl Symbol {
         bytes[..text.len()].copy_from_slice(text.as_bytes());
         #[expect(clippy::cast_possible_truncation, reason = "checked against MAX_SYMBOL_BYTES above")]
         Ok(Self { length: text.len() as u8, bytes })
+    }
+
+    /// Reads a venue's name without a hyphen, such as `BTCUSDT`: split before the longest known quote asset that
+    /// leaves a base. `None` where no quote asset is known.
+    #[must_use]
+    pub fn from_venue(name: &str) -> Option<Self> {
+        let base = |quote: &&str| name.strip_suffix(*quote).filter(|base| !base.is_empty());
+        let quote = QUOTES.into_iter().filter(|quote| base(quote).is_some()).max_by_key(|quote| quote.len())?;
+        Self::parse(&format!("{}-{quote}", base(&quote)?)).ok()
     }
 
     /// The symbol as text.
@@ -122,6 +138,21 @@ mod tests {
     #[case("A-B")]
     fn a_symbol_reads_and_prints_the_same(#[case] text: &str) {
         assert_eq!(Symbol::parse(text).map(|s| s.to_string()), Ok(text.to_owned()));
+    }
+
+    #[rstest]
+    #[case("BTCUSDT", Some("BTC-USDT"))]
+    #[case("BTCFDUSD", Some("BTC-FDUSD"))]
+    #[case("BTCTUSD", Some("BTC-TUSD"))]
+    #[case("ETHBTC", Some("ETH-BTC"))]
+    #[case("BNBETH", Some("BNB-ETH"))]
+    #[case("1000SATSTRY", Some("1000SATS-TRY"))]
+    #[case("TUSDT", Some("T-USDT"))]
+    #[case("USDT", None)]
+    #[case("btcusdt", None)]
+    #[case("BTCXYZ", None)]
+    fn a_venue_symbol_is_split_before_its_quote(#[case] name: &str, #[case] expected: Option<&str>) {
+        assert_eq!(Symbol::from_venue(name).map(|symbol| symbol.to_string()).as_deref(), expected);
     }
 
     #[rstest]

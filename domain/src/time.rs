@@ -9,6 +9,10 @@ use crate::error::ErrorKind;
 /// Microseconds in a second.
 pub const MICROS: i64 = 1_000_000;
 
+/// A venue's number of at least this is in microseconds, below in milliseconds: 1e14 ms is the year 5138, 1e14 us the
+/// year 1973.
+const FIRST_MICROS: i64 = 100_000_000_000_000;
+
 /// An instant in microseconds since 1970-01-01T00:00:00 UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
@@ -48,6 +52,12 @@ impl Timestamp {
     #[must_use]
     pub const fn from_seconds(seconds: i64) -> Self {
         Self(seconds.saturating_mul(MICROS))
+    }
+
+    /// The instant that Binance writes as `number`: milliseconds, or from 2025 on microseconds since the Unix epoch.
+    #[must_use]
+    pub const fn from_venue(number: i64) -> Self {
+        if number >= FIRST_MICROS { Self::from_micros(number) } else { Self::from_millis(number) }
     }
 
     /// Microseconds since the Unix epoch.

@@ -58,7 +58,7 @@ pub fn describe(report: &StreamReport) -> String {
     )
 }
 
-fn partitions(args: &StreamArgs, count: u32) -> anyhow::Result<Vec<Partition>> {
+fn partitions(args: &StreamArgs, count: Partition) -> anyhow::Result<Vec<Partition>> {
     let Some(list) = &args.partitions else { return Ok((0..count).collect()) };
     if let Some(beyond) = list.as_slice().iter().find(|partition| **partition >= count) {
         return Err(

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use domain::Symbol;
+use domain::{Partition, Symbol};
 use toml::Value;
 
 use super::{LogFormat, SourceKind, Speed};
@@ -89,6 +89,16 @@ impl Field for u64 {
 }
 
 impl Field for u32 {
+    fn read(given: &Given) -> Result<Self, String> {
+        Self::try_from(u64::read(given)?).map_err(|_| format!("write a whole number of at most {}", Self::MAX))
+    }
+
+    fn show(&self) -> Value {
+        Value::Integer(i64::from(*self))
+    }
+}
+
+impl Field for Partition {
     fn read(given: &Given) -> Result<Self, String> {
         Self::try_from(u64::read(given)?).map_err(|_| format!("write a whole number of at most {}", Self::MAX))
     }

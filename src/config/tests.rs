@@ -179,7 +179,7 @@ fn a_retired_variable_is_refused_with_its_reason_and_may_be_empty(#[case] name: 
 #[case("log.topic", "Crypto Market", "small letters")]
 #[case("log.partitions", "0", "from 1 to 1024")]
 #[case("log.partitions", "-1", "whole number")]
-#[case("log.partitions", "4294967297", "at most 4294967295")]
+#[case("log.partitions", "4294967297", "at most 2147483647")]
 #[case("log.retention_days", "2.5", "whole number")]
 #[case("source.kind", "kafka", "binance")]
 #[case("source.binance_endpoint", "https://stream.binance.com", "wss://stream.binance.com:9443")]

@@ -10,7 +10,7 @@ use crate::log::{
     SourcePosition, SourceStep, partition_of, unknown_key,
 };
 
-pub const PARTITIONS: u32 = 4;
+pub const PARTITIONS: Partition = 4;
 
 /// Removes whatever may be removed.
 pub const KEEP_NOTHING: RetentionPolicy = RetentionPolicy { max_age_micros: 0, max_partition_bytes: 0 };

@@ -73,7 +73,7 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/log");
 #[derive(Debug)]
 pub struct EmbeddedLog {
     topic_id: String,
-    partitions: u32,
+    partitions: Partition,
     failure: Failure,
     readers: SqlitePool,
     commands: mpsc::Sender<Command>,
@@ -110,7 +110,7 @@ impl EmbeddedLog {
             failure.create(&writing, settings, clock.now()).await?
         };
         let (commands, receiver) = mpsc::channel(MAX_QUEUED_APPENDS);
-        let (ends_sender, ends) = watch::channel(vec![0; settings.partitions as usize]);
+        let (ends_sender, ends) = watch::channel(vec![0; settings.partitions.unsigned_abs() as usize]);
         let writer = Writer {
             failure: failure.clone(),
             options: writing,
@@ -151,7 +151,7 @@ impl EmbeddedLog {
     }
 
     fn check_partition(&self, partition: Partition) -> Result<(), Error> {
-        if partition < self.partitions {
+        if (0..self.partitions).contains(&partition) {
             return Ok(());
         }
         Err(Error::NoSuchPartition { partition, partitions: self.partitions })
@@ -194,7 +194,7 @@ impl EventLog for EmbeddedLog {
         &self.topic_id
     }
 
-    fn partitions(&self) -> u32 {
+    fn partitions(&self) -> Partition {
         self.partitions
     }
 
@@ -236,7 +236,8 @@ impl EventLog for EmbeddedLog {
     async fn wait_beyond(&self, partition: Partition, offset: Offset) -> Result<(), Error> {
         self.check_partition(partition)?;
         let mut ends = self.ends.clone();
-        let known = move |ends: &Vec<Offset>| ends.get(partition as usize).is_some_and(|end| *end > offset);
+        let known =
+            move |ends: &Vec<Offset>| ends.get(partition.unsigned_abs() as usize).is_some_and(|end| *end > offset);
         loop {
             if known(&ends.borrow_and_update()) || self.end_offset(partition).await? > offset {
                 return Ok(());
@@ -586,7 +587,7 @@ async fn create_topic(
     transaction: &mut SqliteConnection,
     settings: &TopicSettings,
     now: Timestamp,
-) -> Result<(String, String, u32), sqlx::Error> {
+) -> Result<(String, String, Partition), sqlx::Error> {
     let select = "SELECT topic_id, name, partitions FROM topic";
     if let Some(topic) = sqlx::query_as(select).fetch_optional(&mut *transaction).await? {
         return Ok(topic);

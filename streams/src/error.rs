@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use domain::{ErrorKind, Kind, Symbol};
+use domain::{ErrorKind, Kind, Partition, Symbol};
 
 /// A failure of the event log or of a source.
 #[derive(Debug, thiserror::Error)]
@@ -47,9 +47,9 @@ pub enum Error {
         /// The topic.
         topic: String,
         /// Partitions in the log.
-        found: u32,
+        found: Partition,
         /// Partitions asked for.
-        asked: u32,
+        asked: Partition,
     },
     /// A topic, batch or read outside its limits.
     #[error("{0}")]
@@ -58,9 +58,9 @@ pub enum Error {
     #[error("the topic has no partition {partition}: it has {partitions}, counted from 0")]
     NoSuchPartition {
         /// The partition asked for.
-        partition: u32,
+        partition: Partition,
         /// Partitions of the topic.
-        partitions: u32,
+        partitions: Partition,
     },
     /// A simulated event for a real symbol, or the other way round. Nothing of the batch was appended.
     #[error(

@@ -12,18 +12,8 @@ use serde_json::value::RawValue;
 
 use crate::{codec::encode, log::NewRecord};
 
-/// A time above this is in microseconds, below in milliseconds: 1e14 ms is the year 5138, 1e14 us the year 1973.
-const FIRST_MICROS: i64 = 100_000_000_000_000;
-
 /// A frame that says it was sent this long after its trade is not believed: silence is judged by it.
 const MAX_DELAY_MICROS: i64 = 60 * MICROS;
-
-/// The quote assets that Binance's spot symbols end with. The longest that fits wins, as `FDUSD` before `USD`.
-const QUOTES: [&str; 44] = [
-    "USDT", "USDC", "FDUSD", "TUSD", "BUSD", "USDP", "USDS", "USD1", "USDE", "DAI", "PAX", "UST", "VAI", "RLUSD",
-    "XUSD", "BTC", "ETH", "BNB", "SOL", "XRP", "TRX", "DOGE", "DOT", "EUR", "EURI", "AEUR", "GBP", "TRY", "BRL", "AUD",
-    "JPY", "RUB", "UAH", "NGN", "ZAR", "PLN", "RON", "ARS", "MXN", "COP", "CZK", "IDRT", "BIDR", "USD",
-];
 
 /// What a frame is.
 #[derive(Clone, Debug, PartialEq)]
@@ -123,7 +113,7 @@ pub fn read(json: &[u8], names: Names<'_>) -> Option<Frame> {
     };
     let payload: Payload<'_> = serde_json::from_str(payload).ok()?;
     let symbol = match names {
-        Names::ByQuote => split(&payload.symbol)?,
+        Names::ByQuote => Symbol::from_venue(&payload.symbol)?,
         Names::Asked(asked) => match asked.get(payload.symbol.as_ref()) {
             Some(symbol) => *symbol,
             None => return Some(Frame::Other),
@@ -134,7 +124,7 @@ pub fn read(json: &[u8], names: Names<'_>) -> Option<Frame> {
 
 fn trade(payload: &Payload<'_>, symbol: Symbol) -> Option<Trade> {
     let event = Event {
-        timestamp: venue_time(payload.time),
+        timestamp: Timestamp::from_venue(payload.time),
         symbol,
         price: payload.price.parse().ok()?,
         volume: payload.quantity.parse().ok()?,
@@ -148,21 +138,10 @@ fn trade(payload: &Payload<'_>, symbol: Symbol) -> Option<Trade> {
         source: Source::Binance,
         extra: None,
     };
-    let told = payload.sent.and_then(|sent| sent.get().parse().ok()).map(venue_time);
+    let told = payload.sent.and_then(|sent| sent.get().parse().ok()).map(Timestamp::from_venue);
     let plausible = event.timestamp..=event.timestamp.plus_micros(MAX_DELAY_MICROS);
     let sent = told.filter(|told| plausible.contains(told)).unwrap_or(event.timestamp);
     (payload.kind == "trade" && event.check().is_ok()).then_some(Trade { event, sent })
-}
-
-const fn venue_time(time: i64) -> Timestamp {
-    if time >= FIRST_MICROS { Timestamp::from_micros(time) } else { Timestamp::from_millis(time) }
-}
-
-/// `BTCUSDT` as `BTC-USDT`: the longest known quote asset that leaves a base.
-fn split(name: &str) -> Option<Symbol> {
-    let base = |quote: &&str| name.strip_suffix(*quote).filter(|base| !base.is_empty());
-    let quote = QUOTES.into_iter().filter(|quote| base(quote).is_some()).max_by_key(|quote| quote.len())?;
-    Symbol::parse(&format!("{}-{quote}", base(&quote)?)).ok()
 }
 
 #[cfg(test)]
@@ -174,21 +153,6 @@ mod tests {
 
     fn symbol(name: &str) -> Symbol {
         Symbol::parse(name).unwrap()
-    }
-
-    #[rstest]
-    #[case("BTCUSDT", Some("BTC-USDT"))]
-    #[case("BTCFDUSD", Some("BTC-FDUSD"))]
-    #[case("BTCTUSD", Some("BTC-TUSD"))]
-    #[case("ETHBTC", Some("ETH-BTC"))]
-    #[case("BNBETH", Some("BNB-ETH"))]
-    #[case("1000SATSTRY", Some("1000SATS-TRY"))]
-    #[case("TUSDT", Some("T-USDT"))]
-    #[case("USDT", None)]
-    #[case("btcusdt", None)]
-    #[case("BTCXYZ", None)]
-    fn a_venue_symbol_is_split_before_its_quote(#[case] name: &str, #[case] expected: Option<&str>) {
-        assert_eq!(split(name).map(|symbol| symbol.to_string()).as_deref(), expected);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub const MAX_READ_RECORDS: usize = 200_000;
 pub const MAX_READ_BYTES: usize = 32 << 20;
 
 /// The most partitions of a topic.
-pub const MAX_PARTITIONS: u32 = 1_024;
+pub const MAX_PARTITIONS: Partition = 1_024;
 
 /// The key of records whose symbol could not be read. Such a record is neither simulated nor real.
 pub const UNKNOWN_KEY: &str = "UNKNOWN-UNKNOWN";
@@ -41,10 +41,10 @@ pub fn unknown_key() -> Symbol {
 
 /// The partition that holds a symbol's records: `xxh3_64(symbol) % partitions`.
 #[must_use]
-pub fn partition_of(symbol: Symbol, partitions: u32) -> Partition {
-    #[expect(clippy::cast_possible_truncation, reason = "a remainder of a u32")]
+pub fn partition_of(symbol: Symbol, partitions: Partition) -> Partition {
+    #[expect(clippy::cast_possible_truncation, reason = "a remainder of an i32")]
     {
-        (xxh3_64(symbol.as_bytes()) % u64::from(partitions.max(1))) as u32
+        (xxh3_64(symbol.as_bytes()) % u64::from(partitions.max(1).unsigned_abs())) as Partition
     }
 }
 
@@ -54,7 +54,7 @@ pub struct TopicSettings {
     /// Name of the topic.
     pub name: String,
     /// Number of partitions, fixed at creation, 1 to [`MAX_PARTITIONS`].
-    pub partitions: u32,
+    pub partitions: Partition,
 }
 
 impl Default for TopicSettings {
@@ -320,7 +320,7 @@ pub trait EventLog: Send + Sync {
     fn topic_id(&self) -> &str;
 
     /// Number of partitions.
-    fn partitions(&self) -> u32;
+    fn partitions(&self) -> Partition;
 
     /// Appends a batch: on return it is durable. Dropping the returned future does not undo it.
     ///

@@ -61,7 +61,7 @@ pub struct Writer {
     pub failure: Failure,
     pub options: SqliteConnectOptions,
     pub connection: Option<SqliteConnection>,
-    pub partitions: u32,
+    pub partitions: Partition,
     pub clock: Arc<dyn Clock>,
     /// Kinds known to be committed; they never change.
     pub kinds: HashMap<Symbol, Kind>,
@@ -371,9 +371,10 @@ pub async fn stored_kind(connection: &mut SqliteConnection, symbol: Symbol) -> R
 }
 
 async fn heads(transaction: &mut SqliteConnection) -> Result<BTreeMap<Partition, Head>, sqlx::Error> {
-    let rows: Vec<(u32, i64, i64)> = sqlx::query_as("SELECT partition, end_offset, last_append_micros FROM partitions")
-        .fetch_all(transaction)
-        .await?;
+    let rows: Vec<(Partition, i64, i64)> =
+        sqlx::query_as("SELECT partition, end_offset, last_append_micros FROM partitions")
+            .fetch_all(transaction)
+            .await?;
     let head = |(partition, end, last)| (partition, Head { end, last_append: Timestamp::from_micros(last) });
     Ok(rows.into_iter().map(head).collect())
 }
@@ -382,7 +383,7 @@ async fn heads(transaction: &mut SqliteConnection) -> Result<BTreeMap<Partition,
 fn pack_group(
     appends: Vec<Vec<NewRecord>>,
     heads: &BTreeMap<Partition, Head>,
-    partitions: u32,
+    partitions: Partition,
     now: Timestamp,
 ) -> PackedGroup {
     let mut per_partition: BTreeMap<Partition, Vec<NewRecord>> = BTreeMap::new();
@@ -469,7 +470,7 @@ async fn store(transaction: &mut SqliteConnection, group: &Group, packed: &Packe
 
 fn publish(ends: &mut [Offset], packed: &BTreeMap<Partition, (Offset, Timestamp, i64)>) -> bool {
     for (partition, (end, ..)) in packed {
-        if let Some(known) = ends.get_mut(*partition as usize) {
+        if let Some(known) = ends.get_mut(partition.unsigned_abs() as usize) {
             *known = *end;
         }
     }
