@@ -2,6 +2,8 @@
 //!
 //! A flag that is also a setting is an `Option` without a default here: its default is the setting's.
 
+mod backfill;
+
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -10,6 +12,8 @@ use std::{
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::{Offset, Partition, Symbol, Timestamp};
+
+pub use backfill::{BackfillArgs, BackfillCommand, OnErrorArg, PlanArgs, RunArgs, StatusArgs, WhatArgs};
 
 /// The most partitions that one `--partitions` may name.
 const MAX_PARTITIONS: Partition = 1_024;
@@ -68,6 +72,8 @@ pub enum Command {
     Train(TrainArgs),
     /// Measure a model on the lake's features
     Evaluate(EvaluateArgs),
+    /// Fill the tables from archives
+    Backfill(BackfillArgs),
     /// Fold and score history once more, into a report or a shadow
     Replay(ReplayArgs),
     /// Make derived rows again from the events and compare every value

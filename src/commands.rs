@@ -1,5 +1,6 @@
 //! One file per subcommand. A command opens what it needs, does one thing, prints the answer on standard output.
 
+mod backfill;
 pub mod config;
 mod dead_letters;
 mod doctor;
@@ -42,6 +43,7 @@ pub async fn run(
         Command::Serve(_) => serve::run(settings).await,
         Command::Train(args) => train::run(args, settings).await,
         Command::Evaluate(args) => evaluate::run(args, settings).await,
+        Command::Backfill(args) => Box::pin(backfill::run(args, settings, progress)).await,
         Command::Replay(args) => replay::run(args, settings).await,
         Command::Verify(args) => verify::run(args, settings, progress).await,
         Command::Model(command) => model::run(command, settings).await,
@@ -61,13 +63,14 @@ pub fn kind(error: &anyhow::Error) -> Option<ErrorKind> {
         let jobs = cause.downcast_ref::<jobs::Error>().map(jobs::Error::kind);
         let lake = cause.downcast_ref::<lake::Error>().map(lake::Error::kind);
         let streams = cause.downcast_ref::<streams::Error>().map(streams::Error::kind);
+        let scheduler = cause.downcast_ref::<scheduler::Error>().map(scheduler::Error::kind);
         let models = cause.downcast_ref::<models::Error>().map(models::Error::kind);
         let locks = cause.downcast_ref::<crate::locks::LockError>().map(crate::locks::LockError::kind);
         let config = cause.downcast_ref::<crate::config::ConfigError>().map(crate::config::ConfigError::kind);
         let logging = cause.downcast_ref::<crate::logging::LoggingError>().map(crate::logging::LoggingError::kind);
         let refused = cause.downcast_ref::<Refused>().map(|_| ErrorKind::Invalid);
         let unavailable = cause.downcast_ref::<Unavailable>().map(|_| ErrorKind::Unavailable);
-        jobs.or(lake).or(streams).or(models).or(locks).or(config).or(logging).or(refused).or(unavailable)
+        jobs.or(lake).or(streams).or(scheduler).or(models).or(locks).or(config).or(logging).or(refused).or(unavailable)
     })
 }
 

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The crates that are Sentinel: a bare level is meant for them.
-const OWN_CRATES: [&str; 7] = ["sentinel", "domain", "models", "streams", "lake", "jobs", "api"];
+const OWN_CRATES: [&str; 8] = ["sentinel", "domain", "models", "streams", "lake", "scheduler", "jobs", "api"];
 
 /// Why the log cannot be set up.
 #[derive(Debug, thiserror::Error)]

@@ -20,7 +20,7 @@ pub const MAX_AHEAD_MICROS: i64 = 5 * 60 * MICROS;
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// A heartbeat: it moves its symbol's time and nothing else.
+    /// A heartbeat or a floor: it moves its symbol's time and nothing else.
     Control,
     /// It cannot be an event; kept in `dead_letters`.
     Dead,
@@ -122,6 +122,7 @@ pub fn impossible_time(timestamp: Timestamp, append_time: Timestamp) -> Option<S
 #[derive(Clone, Debug)]
 pub struct Admission {
     greatest: Timestamp,
+    floor: Timestamp,
     seen: Vec<SeenIds>,
     anchors: VecDeque<Anchor>,
 }
@@ -152,11 +153,12 @@ struct SeenId {
 }
 
 impl Admission {
-    /// The memory of a symbol whose first record stands at `offset`.
+    /// The memory of a symbol whose first record stands at `offset`, and of which nothing below `floor` is admitted.
     #[must_use]
-    pub fn new(offset: Offset) -> Self {
+    pub fn new(offset: Offset, floor: Timestamp) -> Self {
         Self {
             greatest: Timestamp::from_micros(i64::MIN),
+            floor,
             seen: Vec::new(),
             anchors: VecDeque::from([Anchor { pane: i64::MIN, offset }]),
         }
@@ -168,15 +170,21 @@ impl Admission {
         self.greatest
     }
 
-    /// The greatest event time minus the allowed lateness: nothing older is admitted.
+    /// The greatest event time minus the allowed lateness, or the floor: nothing older is admitted.
     #[must_use]
-    pub const fn watermark(&self) -> Timestamp {
-        self.greatest.plus_micros(-ALLOWED_LATENESS_MICROS)
+    pub fn watermark(&self) -> Timestamp {
+        self.greatest.plus_micros(-ALLOWED_LATENESS_MICROS).max(self.floor)
     }
 
     /// Takes note of a heartbeat.
     pub fn heartbeat(&mut self, timestamp: Timestamp) {
         self.greatest = self.greatest.max(timestamp);
+        self.forget_old();
+    }
+
+    /// Takes note of a floor; one below another changes nothing.
+    pub fn raise_floor(&mut self, floor: Timestamp) {
+        self.floor = self.floor.max(floor);
         self.forget_old();
     }
 

@@ -29,6 +29,8 @@ pub enum Record {
     Event(Event),
     /// A control record: the symbol is silent but its connection lives.
     Heartbeat(Heartbeat),
+    /// A control record: what the symbol was before this time is settled, by a backfill.
+    Floor(Floor),
 }
 
 impl Record {
@@ -38,6 +40,7 @@ impl Record {
         match self {
             Self::Event(event) => event.symbol,
             Self::Heartbeat(heartbeat) => heartbeat.symbol,
+            Self::Floor(floor) => floor.symbol,
         }
     }
 
@@ -47,6 +50,7 @@ impl Record {
         match self {
             Self::Event(event) => event.timestamp,
             Self::Heartbeat(heartbeat) => heartbeat.timestamp,
+            Self::Floor(floor) => floor.timestamp,
         }
     }
 }
@@ -132,8 +136,17 @@ pub struct Heartbeat {
     pub symbol: Symbol,
 }
 
+/// The end of what a backfill fills: later records of the log below it are late, whether the symbol is known or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Floor {
+    /// The first instant that is still open.
+    pub timestamp: Timestamp,
+    /// The market.
+    pub symbol: Symbol,
+}
+
 /// The side of a trade's taker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Side {
     /// The taker bought.
     Buy,

@@ -4,6 +4,7 @@ use crate::{
     event::{Offset, Partition, Source},
     symbol::Symbol,
     time::Timestamp,
+    windows::Cause,
 };
 
 /// The names of a detector's inputs, in the order of [`FeatureVector`].
@@ -52,6 +53,12 @@ pub struct FeatureRow {
 }
 
 impl FeatureRow {
+    /// The record that made the row appear.
+    #[must_use]
+    pub const fn cause(&self) -> Cause {
+        Cause { partition: self.partition, offset: self.offset, append_time: self.ingest_time }
+    }
+
     /// The detector's input.
     #[must_use]
     pub const fn vector(&self) -> FeatureVector {

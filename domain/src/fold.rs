@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use crate::{
     admission::{ALLOWED_LATENESS_MICROS, Admission, Fate, LateReason, impossible_time},
-    event::{Event, Offset, Partition, Record},
+    event::{Event, Floor, Offset, Partition, Record},
     features::{FeatureRow, MAX_Z_SCORE},
     panes::{Moments, Panes, pane_of},
     symbol::Symbol,
@@ -64,6 +64,17 @@ pub struct LateRow {
     pub event: Event,
 }
 
+/// What a symbol was before `floor` is settled: one row of `floors`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FloorRow {
+    /// The record.
+    pub cause: Cause,
+    /// The market.
+    pub symbol: Symbol,
+    /// The first instant that is still open.
+    pub floor: Timestamp,
+}
+
 /// A record that cannot be an event: one row of `dead_letters`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetter {
@@ -90,13 +101,16 @@ pub struct Output {
     pub late: Vec<LateRow>,
     /// Records that cannot be events.
     pub dead: Vec<DeadLetter>,
+    /// Floors that backfills have set.
+    pub floors: Vec<FloorRow>,
 }
 
 impl Output {
     /// Rows of all kinds.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.events.len() + self.features.len() + self.windows.len() + self.late.len() + self.dead.len()
+        let derived = self.features.len() + self.windows.len() + self.late.len() + self.dead.len() + self.floors.len();
+        self.events.len() + derived
     }
 
     /// Whether there are no rows.
@@ -112,6 +126,7 @@ impl Output {
         self.windows.append(&mut later.windows);
         self.late.append(&mut later.late);
         self.dead.append(&mut later.dead);
+        self.floors.append(&mut later.floors);
     }
 }
 
@@ -121,6 +136,8 @@ pub struct Fold {
     partition: Partition,
     next: Offset,
     symbols: HashMap<Symbol, SymbolState>,
+    /// What no symbol's events may lie below. Never forgotten.
+    floors: HashMap<Symbol, Timestamp>,
     /// No symbol can be forgotten before this offset.
     forget_check: Offset,
 }
@@ -133,10 +150,17 @@ struct SymbolState {
 }
 
 impl Fold {
-    /// The empty state of a partition whose next record stands at `next` or later.
+    /// The empty state of a partition whose next record stands at `next` or later, of a log without floors before.
     #[must_use]
     pub fn new(partition: Partition, next: Offset) -> Self {
-        Self { partition, next, symbols: HashMap::new(), forget_check: Offset::MAX }
+        Self::with_floors(partition, next, HashMap::new())
+    }
+
+    /// The empty state of a partition whose next record stands at `next` or later; `floors` are the greatest of every
+    /// symbol before.
+    #[must_use]
+    pub fn with_floors(partition: Partition, next: Offset, floors: HashMap<Symbol, Timestamp>) -> Self {
+        Self { partition, next, symbols: HashMap::new(), floors, forget_check: Offset::MAX }
     }
 
     /// The partition.
@@ -197,12 +221,27 @@ impl Fold {
                 }
                 Fate::Control
             }
+            Ok(Record::Floor(floor)) => {
+                self.floor(&floor, cause, out);
+                Fate::Control
+            }
             Ok(Record::Event(event)) => self.event(event, cause, out),
             Err(reason) => {
                 out.dead.push(DeadLetter { cause, reason, key: raw.key.to_vec(), value: raw.value.to_vec() });
                 Fate::Dead
             }
         }
+    }
+
+    fn floor(&mut self, floor: &Floor, cause: Cause, out: &mut Output) {
+        let Floor { symbol, timestamp } = *floor;
+        let greatest = self.floors.entry(symbol).or_insert(timestamp);
+        *greatest = timestamp.max(*greatest);
+        if let Some(state) = self.symbols.get_mut(&symbol) {
+            state.admission.raise_floor(timestamp);
+            state.rolling.windows.close(symbol, state.admission.watermark(), cause, &mut out.windows);
+        }
+        out.floors.push(FloorRow { cause, symbol, floor: timestamp });
     }
 
     fn event(&mut self, event: Event, cause: Cause, out: &mut Output) -> Fate {
@@ -223,9 +262,10 @@ impl Fold {
 
     fn state(&mut self, symbol: Symbol, offset: Offset) -> &mut SymbolState {
         let forget_check = &mut self.forget_check;
+        let floor = self.floors.get(&symbol).copied().unwrap_or(Timestamp::from_micros(i64::MIN));
         self.symbols.entry(symbol).or_insert_with(|| {
             *forget_check = (*forget_check).min(offset + FORGET_AFTER_OFFSETS);
-            SymbolState { admission: Admission::new(offset), rolling: Rolling::default(), last_event: offset }
+            SymbolState { admission: Admission::new(offset, floor), rolling: Rolling::default(), last_event: offset }
         })
     }
 

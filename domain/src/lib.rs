@@ -26,9 +26,9 @@ mod properties;
 
 pub use admission::{Fate, FateCounts, LateReason};
 pub use error::ErrorKind;
-pub use event::{BACKFILLED, Event, Heartbeat, IngestId, Kind, Offset, Partition, Record, Side, Source};
+pub use event::{BACKFILLED, Event, Floor, Heartbeat, IngestId, Kind, Offset, Partition, Record, Side, Source};
 pub use features::{FEATURE_NAMES, FeatureRow, FeatureVector};
-pub use fold::{DeadLetter, EventRow, Fold, LateRow, Output, RawRecord, Refold};
+pub use fold::{DeadLetter, EventRow, FloorRow, Fold, LateRow, Output, RawRecord, Refold};
 pub use prediction::Prediction;
 pub use probe::{NoProbe, Probe};
 pub use symbol::Symbol;

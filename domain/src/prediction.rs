@@ -5,6 +5,7 @@ use crate::{
     features::FeatureVector,
     symbol::Symbol,
     time::Timestamp,
+    windows::Cause,
 };
 
 /// One row of the `predictions` table.
@@ -36,4 +37,12 @@ pub struct Prediction {
     pub label_anomaly_type: Option<Box<str>>,
     /// Where the event came from.
     pub source: Source,
+}
+
+impl Prediction {
+    /// The record that made the row appear.
+    #[must_use]
+    pub const fn cause(&self) -> Cause {
+        Cause { partition: self.partition, offset: self.offset, append_time: self.ingest_time }
+    }
 }

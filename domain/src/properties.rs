@@ -1,13 +1,13 @@
 //! Properties of admission and fold over seeded mixtures of in-order, out-of-order, repeated, late and dead
 //! records, heartbeats, silences and forgotten symbols.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use proptest::prelude::*;
 
 use crate::{
     admission::{ALLOWED_LATENESS_MICROS, Fate, LateReason},
-    event::{Event, Heartbeat, Offset, Record, Source},
+    event::{Event, Floor, Heartbeat, Offset, Record, Source},
     features::FeatureRow,
     fold::{FORGET_AFTER_OFFSETS, Fold, MIN_EVENTS, Output, RawRecord, Refold},
     panes::{PANE_MICROS, WINDOW_PANES, pane_of},
@@ -82,6 +82,7 @@ fn log() -> impl Strategy<Value = Vec<Step>> {
                     0 => Err("does not parse".to_owned()),
                     1 | 2 => Ok(Record::Heartbeat(Heartbeat { timestamp, symbol })),
                     3 => Ok(Record::Event(event(symbol, Timestamp::from_micros(0), 1.0, id))),
+                    5 if draw.explicit_return => Ok(Record::Floor(Floor { timestamp, symbol })),
                     _ => {
                         let mut event = event(symbol, timestamp, 100.0 * draw.price, id - draw.id_back);
                         event.log_return = draw.explicit_return.then_some(draw.price - 1.05);
@@ -146,7 +147,7 @@ proptest! {
     fn a_fold_rebuilt_from_replay_at_any_offset_goes_on_with_the_same_rows(steps in log(), cut in 0_usize..400) {
         let cut = cut.min(steps.len());
         let (mut fold, _) = fold_all(&steps[..cut]);
-        let mut rebuilt = Fold::new(0, fold.replay());
+        let mut rebuilt = Fold::with_floors(0, fold.replay(), floors_before(&steps, fold.replay()));
         let mut silent = Output::default();
         for step in steps[..cut].iter().filter(|step| step.offset >= fold.replay()) {
             apply(&mut rebuilt, step, &mut silent);
@@ -239,6 +240,18 @@ proptest! {
             prop_assert!(events.iter().all(|e| e.cause.offset <= row.offset));
         }
     }
+}
+
+/// The greatest floor of every symbol below an offset.
+fn floors_before(steps: &[Step], offset: Offset) -> HashMap<Symbol, Timestamp> {
+    let mut floors = HashMap::new();
+    for step in steps.iter().filter(|step| step.offset < offset) {
+        if let Ok(Record::Floor(Floor { symbol, timestamp })) = step.decoded {
+            let greatest = floors.entry(symbol).or_insert(timestamp);
+            *greatest = timestamp.max(*greatest);
+        }
+    }
+    floors
 }
 
 /// The admitted events before `index` in the 60 panes that end with the event's own; a forgotten symbol starts afresh.
@@ -337,6 +350,29 @@ fn a_heartbeat_closes_the_windows_of_a_silent_symbol() {
     assert_eq!(fates, [Fate::Admitted, Fate::Control]);
     assert_eq!(out.windows.len(), 1);
     assert_eq!(out.windows[0].offset, 1);
+}
+
+#[test]
+fn nothing_below_a_floor_is_admitted_whether_the_symbol_was_known_or_not() {
+    let floor = |symbol, seconds| {
+        let timestamp = Timestamp::from_micros(START + seconds * MICROS);
+        Record::Floor(Floor { timestamp, symbol: Symbol::parse(symbol).unwrap() })
+    };
+    let (fates, out) = fates(vec![
+        one("A-B", 0, 1.0, 1),
+        floor("A-B", 180),
+        floor("C-D", 180),
+        floor("C-D", 60),
+        one("A-B", 179, 1.0, 2),
+        one("C-D", 179, 1.0, 3),
+        one("A-B", 180, 1.0, 4),
+        one("C-D", 180, 1.0, 5),
+    ]);
+    let (late, admitted) = (Fate::Late(LateReason::Late), Fate::Admitted);
+    assert_eq!(fates[1..4], [Fate::Control; 3]);
+    assert_eq!(fates[4..], [late, late, admitted, admitted]);
+    assert_eq!(out.floors.iter().map(|row| row.cause.offset).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(out.windows.iter().map(|window| window.offset).collect::<Vec<_>>(), [1]);
 }
 
 #[test]

@@ -49,6 +49,14 @@ pub struct WindowRow {
     pub source: Source,
 }
 
+impl WindowRow {
+    /// The record that closed the window.
+    #[must_use]
+    pub const fn cause(&self) -> Cause {
+        Cause { partition: self.partition, offset: self.offset, append_time: self.ingest_time }
+    }
+}
+
 /// The record that made a row appear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cause {
@@ -58,6 +66,14 @@ pub struct Cause {
     pub offset: Offset,
     /// Append time of the record.
     pub append_time: Timestamp,
+}
+
+impl Cause {
+    /// Whether no record of the log caused the row: it was backfilled, and its offset is a trade id or a line.
+    #[must_use]
+    pub const fn is_backfilled(self) -> bool {
+        self.partition < 0
+    }
 }
 
 /// The windows of one symbol that may still change, oldest first.

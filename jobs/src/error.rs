@@ -13,6 +13,10 @@ pub enum Error {
     #[error(transparent)]
     Lake(#[from] lake::Error),
 
+    /// The store of runs.
+    #[error(transparent)]
+    Scheduler(#[from] scheduler::Error),
+
     /// A detector.
     #[error(transparent)]
     Models(#[from] models::Error),
@@ -104,6 +108,7 @@ impl Error {
         match self {
             Self::Streams(error) => error.kind(),
             Self::Lake(error) => error.kind(),
+            Self::Scheduler(error) => error.kind(),
             Self::Models(error) => error.kind(),
             Self::LogBehindLake { .. } | Self::LogCut { .. } | Self::FateChanged { .. } => ErrorKind::Corrupt,
             Self::Nothing { .. } => ErrorKind::NotFound,

@@ -20,6 +20,7 @@ pub mod report;
 
 pub mod train;
 
+pub mod backfill;
 pub mod refold;
 pub mod replay;
 pub mod verify;

@@ -12,8 +12,9 @@ use domain::{
 use futures::{Stream, TryStreamExt};
 use lake::{
     compare::{Derived, Key},
+    epochs::FreshStarts,
     read::Pinned,
-    truth::{Extent, FreshStarts},
+    truth::Extent,
 };
 
 use crate::error::Error;
@@ -51,7 +52,9 @@ impl Timeline {
     #[must_use]
     pub fn has_closed(&self, row: &WindowRow, epoch: usize) -> bool {
         let end = row.window_start.plus_micros(WINDOW_MICROS + ALLOWED_LATENESS_MICROS);
-        let closed = |newest: &EventRow| epoch < self.starts.epoch(newest.cause.offset) || end <= newest.fold_time;
+        let closed = |newest: &EventRow| {
+            epoch < self.starts.epoch(newest.cause, newest.event.timestamp) || end <= newest.fold_time
+        };
         self.newest.as_ref().is_none_or(closed)
     }
 }
@@ -70,20 +73,38 @@ impl SymbolFold {
     /// Where the tables cannot be read.
     pub async fn begin(events: &Pinned, late: &Pinned, symbol: Symbol, extent: Extent) -> Result<Self, Error> {
         let starts = events.fresh_starts(late, symbol).await?;
+        let all = Extent { next: extent.next, ..Extent::default() };
+        let newest = events.last_event_before(symbol, &all, &starts).await?;
+        Self::within(events, symbol, extent, Timeline { starts, newest }).await
+    }
+
+    /// [`SymbolFold::begin`], where it is known already at which starts the symbol starts afresh.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
+    pub async fn from_starts(
+        events: &Pinned,
+        symbol: Symbol,
+        extent: Extent,
+        starts: FreshStarts,
+    ) -> Result<Self, Error> {
+        Self::within(events, symbol, extent, Timeline { starts, newest: None }).await
+    }
+
+    async fn within(events: &Pinned, symbol: Symbol, extent: Extent, timeline: Timeline) -> Result<Self, Error> {
+        let starts = &timeline.starts;
         let read = Extent {
             from: extent.from.map(|from| from.plus_micros(-WARM_UP_MICROS)),
             to: extent.to.map(|to| to.plus_micros(WARM_UP_MICROS)),
             next: extent.next,
         };
-        let all = Extent { next: extent.next, ..Extent::default() };
-        let newest = events.last_event_before(symbol, &all, &starts).await?;
         let before = match read.from {
-            Some(_) => events.last_event_before(symbol, &read, &starts).await?,
+            Some(_) => events.last_event_before(symbol, &read, starts).await?,
             None => None,
         };
-        let rows = Box::pin(events.events_in_fold_order(symbol, &read, &starts).await?);
+        let rows = Box::pin(events.events_in_fold_order(symbol, &read, starts).await?);
         let fold = Some(FoldAgain::new(extent, starts.clone(), before.as_ref()));
-        Ok(Self { timeline: Timeline { starts, newest }, rows, fold })
+        Ok(Self { timeline, rows, fold })
     }
 
     /// What is known of the symbol's events as a whole.
@@ -129,7 +150,7 @@ pub struct MadeAgain {
 impl FoldAgain {
     /// A fold that goes on after the event `before`.
     fn new(extent: Extent, starts: FreshStarts, before: Option<&EventRow>) -> Self {
-        let epoch = before.map_or(0, |row| starts.epoch(row.cause.offset));
+        let epoch = before.map_or(0, |row| starts.epoch(row.cause, row.event.timestamp));
         let refold = Refold::after_price(before.map(|row| row.event.price));
         Self { extent, starts, refold, epoch, waiting: Vec::new(), last: None }
     }
@@ -142,7 +163,7 @@ impl FoldAgain {
             return (self, made);
         };
         for row in &batch {
-            let epoch = self.starts.epoch(row.cause.offset);
+            let epoch = self.starts.epoch(row.cause, row.event.timestamp);
             if epoch != self.epoch {
                 self.leave_epoch(&mut made);
                 self.epoch = epoch;
@@ -152,7 +173,7 @@ impl FoldAgain {
             self.keep_windows(closed, &mut made);
             self.last = Some((row.event.symbol, row.cause));
             if self.is_wanted(feature.timestamp) {
-                self.waiting.push((FeatureRow::key(epoch, feature.timestamp, feature.offset), feature));
+                self.waiting.push((FeatureRow::key(epoch, feature.timestamp, feature.cause()), feature));
             }
         }
         if let Some(row) = batch.last() {
@@ -178,7 +199,7 @@ impl FoldAgain {
 
     fn keep_windows(&self, closed: Vec<WindowRow>, made: &mut MadeAgain) {
         let wanted = closed.into_iter().filter(|row| self.is_wanted(row.window_start));
-        made.windows.extend(wanted.map(|row| (WindowRow::key(self.epoch, row.window_start, row.offset), row)));
+        made.windows.extend(wanted.map(|row| (WindowRow::key(self.epoch, row.window_start, row.cause()), row)));
     }
 
     fn is_wanted(&self, time: Timestamp) -> bool {

@@ -298,7 +298,8 @@ impl Stored {
     /// The stored prediction about the same event; those about events before it are passed.
     async fn stored_verdict(&mut self, prediction: &Prediction) -> Result<Option<Prediction>, Error> {
         let starts = &self.timeline.starts;
-        let key = |row: &Prediction| FeatureRow::key(starts.epoch(row.offset), row.timestamp, row.offset);
+        let key =
+            |row: &Prediction| FeatureRow::key(starts.epoch(row.cause(), row.timestamp), row.timestamp, row.cause());
         loop {
             match self.waiting.as_slice().first().map(|stored| key(stored).cmp(&key(prediction))) {
                 Some(Ordering::Less) => self.waiting.next(),

@@ -31,7 +31,7 @@ use crate::{
 };
 use lane::Lane;
 
-pub use silent::{fates, replay_offsets};
+pub use silent::{fates, replaying_folds};
 
 /// Records read from one partition at a time.
 const READ_RECORDS: usize = 20_000;

@@ -17,9 +17,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 use lake::{
     Lake, TableName,
     compare::{Compared, Comparison, DIFFERENCES_TOLD, Derived, Difference, ScoreDigest, What, combined_digest},
+    epochs::FreshStarts,
     lake::next_id,
     read::Pinned,
-    truth::{Extent, FreshStarts},
+    truth::Extent,
 };
 use streams::{EventLog, ReadItem, codec, partition_of};
 
@@ -262,9 +263,9 @@ fn score(batch: &[Prediction], models: &HashMap<i64, Arc<ActiveModel>>) -> Vec<(
 pub struct LogReport {
     /// Records of the log that the tables have taken in.
     pub records: u64,
-    /// Heartbeats among them, which leave no row.
+    /// Heartbeats and floors among them, which have no fate.
     pub control: u64,
-    /// Records with no row, more than one, or a heartbeat with one.
+    /// Records with no fate or more than one, or a control record with one.
     pub wrong: u64,
     /// The first of those, as (partition, offset, rows).
     pub first: Vec<(Partition, Offset, usize)>,
@@ -320,10 +321,10 @@ impl LogReport {
     }
 }
 
-/// Whether a record is a heartbeat with a possible time.
+/// Whether a record is a heartbeat or a floor, with a possible time.
 fn is_control(record: RawRecord<'_>) -> bool {
     match codec::decode(record.key, record.value) {
-        Ok(Record::Heartbeat(heartbeat)) => impossible_time(heartbeat.timestamp, record.append_time).is_none(),
-        _ => false,
+        Ok(Record::Event(_)) | Err(_) => false,
+        Ok(control) => impossible_time(control.timestamp(), record.append_time).is_none(),
     }
 }

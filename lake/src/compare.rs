@@ -11,17 +11,12 @@ use arrow::{
     error::ArrowError,
     util::display::{ArrayFormatter, FormatOptions},
 };
-use domain::{FeatureRow, Offset, Symbol, Timestamp, WindowRow};
+use domain::{Cause, FeatureRow, Offset, Partition, Symbol, Timestamp, WindowRow, windows::WINDOW_MICROS};
 use futures::{Stream, StreamExt};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    artifacts::hex,
-    error::Error,
-    read::Pinned,
-    rows::TableRow,
-    schema::TableName,
-    truth::{Extent, FreshStarts},
+    artifacts::hex, epochs::FreshStarts, error::Error, read::Pinned, rows::TableRow, schema::TableName, truth::Extent,
 };
 
 /// Differences of one symbol and table that are told one by one; the others are counted.
@@ -35,12 +30,15 @@ pub trait Derived: TableRow {
     /// The column with its time.
     const TIME: &'static str;
 
-    /// The place of a row among those of its symbol, from its epoch, its time and the offset of its record. Rows are
-    /// compared in this order.
-    fn key(epoch: usize, time: Timestamp, offset: Offset) -> Key;
+    /// Which stored rows are made from events, as SQL.
+    const MADE_FROM_EVENTS: &'static str;
 
-    /// The epoch of a stored row, from the offset of its record.
-    fn epoch(starts: &FreshStarts, offset: Offset) -> usize;
+    /// The place of a row among those of its symbol, from its epoch, its time and its cause. Rows are compared in this
+    /// order.
+    fn key(epoch: usize, time: Timestamp, cause: Cause) -> Key;
+
+    /// The epoch of a stored row, from its cause and its time.
+    fn epoch(starts: &FreshStarts, cause: Cause, time: Timestamp) -> usize;
 
     /// The order of a symbol's keys as SQL.
     fn order(starts: &FreshStarts) -> String;
@@ -53,7 +51,8 @@ pub struct Key {
     epoch: usize,
     /// Event time, or start of a window.
     time: Timestamp,
-    /// Offset of the record, for features; 0 for windows, of which an epoch has one at a time.
+    /// Whether it was backfilled, and the offset, for features; nothing for windows, of which an epoch has one at a time.
+    backfilled: bool,
     offset: Offset,
 }
 
@@ -67,33 +66,35 @@ impl Key {
 
 impl Derived for FeatureRow {
     const TIME: &'static str = "timestamp";
+    const MADE_FROM_EVENTS: &'static str = "TRUE";
 
-    fn key(epoch: usize, time: Timestamp, offset: Offset) -> Key {
-        Key { epoch, time, offset }
+    fn key(epoch: usize, time: Timestamp, cause: Cause) -> Key {
+        Key { epoch, time, backfilled: cause.is_backfilled(), offset: cause.offset }
     }
 
-    fn epoch(starts: &FreshStarts, offset: Offset) -> usize {
-        starts.epoch(offset)
+    fn epoch(starts: &FreshStarts, cause: Cause, time: Timestamp) -> usize {
+        starts.epoch(cause, time)
     }
 
     fn order(starts: &FreshStarts) -> String {
-        starts.then(">=", "timestamp, \"offset\"")
+        starts.then("timestamp", "timestamp, partition < 0, \"offset\"")
     }
 }
 
 impl Derived for WindowRow {
     const TIME: &'static str = "window_start";
+    const MADE_FROM_EVENTS: &'static str = "source <> 'kline'";
 
-    fn key(epoch: usize, time: Timestamp, _offset: Offset) -> Key {
-        Key { epoch, time, offset: 0 }
+    fn key(epoch: usize, time: Timestamp, _cause: Cause) -> Key {
+        Key { epoch, time, backfilled: false, offset: 0 }
     }
 
-    fn epoch(starts: &FreshStarts, offset: Offset) -> usize {
-        starts.epoch_of_window(offset)
+    fn epoch(starts: &FreshStarts, cause: Cause, time: Timestamp) -> usize {
+        starts.epoch_of_window(cause, time.plus_micros(WINDOW_MICROS - 1))
     }
 
     fn order(starts: &FreshStarts) -> String {
-        starts.then(">", "window_start")
+        starts.windows_then("window_start + INTERVAL '59.999999 seconds'", "window_start")
     }
 }
 
@@ -169,7 +170,8 @@ impl Comparison {
         extent: &Extent,
         starts: &FreshStarts,
     ) -> Result<Self, Error> {
-        let rows = stored.stored_in_order(&extent.condition(symbol, R::TIME), &R::order(starts)).await?;
+        let condition = format!("{} AND {}", extent.condition(symbol, R::TIME), R::MADE_FROM_EVENTS);
+        let rows = stored.stored_in_order(&condition, &R::order(starts)).await?;
         Ok(Self {
             table: R::TABLE,
             symbol,
@@ -294,10 +296,16 @@ impl Comparison {
 /// The keys of stored rows; none where a column is missing.
 fn keys<R: Derived>(batch: &RecordBatch, starts: &FreshStarts) -> Option<Vec<Key>> {
     let times = batch.column_by_name(R::TIME)?.as_primitive_opt::<TimestampMicrosecondType>()?;
-    let offsets = batch.column_by_name("offset")?.as_primitive_opt::<Int64Type>()?;
-    let rows = times.values().iter().zip(offsets.values());
-    let key = |(time, offset): (&i64, &i64)| R::key(R::epoch(starts, *offset), Timestamp::from_micros(*time), *offset);
-    Some(rows.map(key).collect())
+    let long = |name| batch.column_by_name(name)?.as_primitive_opt::<Int64Type>();
+    let (partitions, offsets) = (long("partition")?, long("offset")?);
+    let key = |row: usize| {
+        let partition = Partition::try_from(partitions.value(row)).ok()?;
+        // Keys do not hold when a record was appended.
+        let cause = Cause { partition, offset: offsets.value(row), append_time: Timestamp::default() };
+        let time = Timestamp::from_micros(times.value(row));
+        Some(R::key(R::epoch(starts, cause, time), time, cause))
+    };
+    (0..batch.num_rows()).map(key).collect()
 }
 
 /// The columns that are compared, by name.
@@ -386,7 +394,7 @@ mod tests {
             lake.flush("topic", flush(start, start + 10)).await.unwrap();
         }
         let made = flush(0, NEXT).iter().flat_map(|partition| partition.output.features.clone()).collect::<Vec<_>>();
-        let mut rows = made.into_iter().map(|row| (FeatureRow::key(0, row.timestamp, row.offset), row)).collect();
+        let mut rows = made.into_iter().map(|row| (FeatureRow::key(0, row.timestamp, row.cause()), row)).collect();
         change(&mut rows);
         let stored = lake.pin(TableName::Features).await.unwrap();
         let symbol = Symbol::parse("BTC-USDT").unwrap();
@@ -426,7 +434,7 @@ mod tests {
             rows.remove(5);
             let mut late = rows.last().unwrap().clone();
             late.1.offset = 90;
-            late.0 = FeatureRow::key(0, late.1.timestamp, 90);
+            late.0 = FeatureRow::key(0, late.1.timestamp, late.1.cause());
             rows.push(late);
         })
         .await;

@@ -150,6 +150,15 @@ pub enum Error {
         newest: u64,
     },
 
+    /// An archive file cannot be read as what it should be.
+    #[error("`{}` {reason}", path.display())]
+    Archive {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, as the end of a sentence.
+        reason: String,
+    },
+
     /// A query cannot be answered as it stands.
     #[error("{0}")]
     Query(String),
@@ -245,7 +254,9 @@ impl Error {
             Self::TimeRemoved { .. } | Self::VersionRemoved { .. } => ErrorKind::Gone,
             Self::ProgressGap { .. } | Self::RewriteRunning { .. } => ErrorKind::Conflict,
             Self::UnexpectedColumn { .. } => ErrorKind::Corrupt,
-            Self::Query(_) | Self::FutureProtocol { .. } | Self::InvalidValue { .. } => ErrorKind::Invalid,
+            Self::Query(_) | Self::Archive { .. } | Self::FutureProtocol { .. } | Self::InvalidValue { .. } => {
+                ErrorKind::Invalid
+            }
             Self::DamagedCommit { .. } | Self::RegistryValue { .. } | Self::DamagedArtifact { .. } => {
                 ErrorKind::Corrupt
             }

@@ -138,6 +138,10 @@ impl Lake {
         Ok(())
     }
 
+    pub(crate) fn probe(&self) -> &dyn Probe {
+        self.probe.as_ref()
+    }
+
     pub(crate) const fn store(&self) -> &DurableStore {
         self.versions.store()
     }
@@ -174,7 +178,8 @@ impl Lake {
         topic: &str,
         partitions: &Arc<Vec<PartitionFlush>>,
     ) -> Result<FlushSummary, Error> {
-        let (gaps, dead, late, features, windows, predictions) = tokio::try_join!(
+        let (floors, gaps, dead, late, features, windows, predictions) = tokio::try_join!(
+            self.append_derived(topic, partitions, |p| &p.output.floors),
             self.append_derived(topic, partitions, |p| &p.gaps),
             self.append_derived(topic, partitions, |p| &p.output.dead),
             self.append_derived(topic, partitions, |p| &p.output.late),
@@ -182,7 +187,7 @@ impl Lake {
             self.append_derived(topic, partitions, |p| &p.output.windows),
             self.append_derived(topic, partitions, |p| &p.predictions),
         )?;
-        let rows = [gaps, dead, late, features, windows, predictions].map(Appended::rows);
+        let rows = [floors, gaps, dead, late, features, windows, predictions].map(Appended::rows);
         Ok(FlushSummary { rows: TableName::ALL.into_iter().zip(rows).collect() })
     }
 

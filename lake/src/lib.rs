@@ -12,12 +12,16 @@ pub mod table;
 pub mod lake;
 pub mod maintain;
 pub mod missing;
+pub mod replace;
 pub mod restore;
 
 mod commit_times;
 pub mod versions;
 
 pub mod read;
+
+pub mod epochs;
+pub mod settled;
 pub mod truth;
 
 pub mod compare;
@@ -28,6 +32,8 @@ pub mod query;
 
 pub mod export;
 pub mod formats;
+
+pub mod archive;
 
 pub mod durable;
 

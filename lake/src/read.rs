@@ -2,7 +2,7 @@
 //!
 //! A reader never blocks a writer and never sees half a commit. Every answer names the version it was read from.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
     array::{Array, AsArray, RecordBatch},
@@ -26,11 +26,12 @@ use domain::{
 use futures::{Stream, StreamExt, TryStreamExt};
 
 use crate::{
+    epochs::FreshStarts,
     error::Error,
     lake::Lake,
     schema::TableName,
     table::{load, load_version},
-    truth::{Extent, FreshStarts},
+    truth::Extent,
 };
 
 /// One version of a table, or what one commit added to it, open for SQL.
@@ -100,6 +101,25 @@ impl Lake {
             }
         }
         Ok(letters)
+    }
+
+    /// The greatest floor of every symbol that records of a partition below an offset have set.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
+    pub async fn floors(&self, partition: Partition, below: Offset) -> Result<HashMap<Symbol, Timestamp>, Error> {
+        let sql = format!(
+            "SELECT CAST(symbol AS VARCHAR) AS symbol, max(floor) AS floor FROM floors \
+             WHERE partition = {partition} AND \"offset\" < {below} GROUP BY symbol"
+        );
+        let mut floors = HashMap::new();
+        for batch in self.pin(TableName::Floors).await?.rows(&sql).await? {
+            let columns = Columns::new(&batch, TableName::Floors);
+            for row in 0..batch.num_rows() {
+                floors.insert(columns.symbol(row)?, columns.time("floor", row)?);
+            }
+        }
+        Ok(floors)
     }
 
     /// Pins the newest version of a table.
@@ -321,7 +341,8 @@ impl Pinned {
         extent: &Extent,
         starts: &FreshStarts,
     ) -> Result<impl Stream<Item = Result<Vec<Prediction>, Error>> + Send + use<>, Error> {
-        let (condition, order) = (extent.condition(symbol, "timestamp"), starts.then(">=", "timestamp, \"offset\""));
+        let (condition, order) =
+            (extent.condition(symbol, "timestamp"), starts.then("timestamp", "timestamp, \"offset\""));
         self.prediction_batches(&format!("WHERE {condition} ORDER BY {order}")).await
     }
 

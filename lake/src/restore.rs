@@ -186,7 +186,7 @@ struct Plan {
 }
 
 /// The files of a version, each as what adds and what removes it.
-fn files_of(table: &DeltaTable, name: TableName) -> Result<Vec<(Add, Remove)>, Error> {
+pub(crate) fn files_of(table: &DeltaTable, name: TableName) -> Result<Vec<(Add, Remove)>, Error> {
     let files = table.snapshot().map_err(failed("read", name))?.log_data();
     #[expect(deprecated, reason = "what replaces it is private to deltalake")]
     let files = files.iter().map(|file| (file.add_action(), file.remove_action(true))).collect();

@@ -7,15 +7,17 @@ use std::sync::Arc;
 use arrow::{
     array::{
         ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray,
-        TimestampMicrosecondArray,
+        TimestampMicrosecondArray, new_null_array,
     },
+    datatypes::DataType,
     error::ArrowError,
 };
 use domain::{
-    Cause, DeadLetter, Event, EventRow, FeatureRow, LateRow, Offset, Prediction, Symbol, Timestamp, WindowRow,
+    BACKFILLED, Cause, DeadLetter, Event, EventRow, FeatureRow, FloorRow, LateRow, Offset, Prediction, Source, Symbol,
+    Timestamp, WindowRow, windows::WINDOW_MICROS,
 };
 
-use crate::schema::TableName;
+use crate::{archive::Kline, schema::TableName};
 
 /// A row of one table, caused by one record.
 pub trait TableRow: Sized + Send + Sync + 'static {
@@ -92,11 +94,7 @@ impl TableRow for FeatureRow {
 
     fn batch(rows: &[&Self]) -> Result<RecordBatch, ArrowError> {
         let mut columns = vec![symbols(rows, |r| r.symbol), times(rows, |r| r.timestamp)];
-        columns.extend(causes(rows, |r| Cause {
-            partition: r.partition,
-            offset: r.offset,
-            append_time: r.ingest_time,
-        }));
+        columns.extend(causes(rows, |r| r.cause()));
         columns.extend([doubles(rows, |r| r.price), doubles(rows, |r| r.volume), doubles(rows, |r| r.log_return)]);
         columns.extend([0, 1, 2].map(|lane: usize| doubles(rows, move |r| r.z_scores[lane])));
         columns.extend([0, 1, 2].map(|lane: usize| doubles(rows, move |r| r.deviations[lane])));
@@ -120,11 +118,7 @@ impl TableRow for WindowRow {
 
     fn batch(rows: &[&Self]) -> Result<RecordBatch, ArrowError> {
         let mut columns = vec![symbols(rows, |r| r.symbol), times(rows, |r| r.window_start)];
-        columns.extend(causes(rows, |r| Cause {
-            partition: r.partition,
-            offset: r.offset,
-            append_time: r.ingest_time,
-        }));
+        columns.extend(causes(rows, |r| r.cause()));
         columns.extend([doubles(rows, |r| r.open), doubles(rows, |r| r.high), doubles(rows, |r| r.low)]);
         columns.extend([doubles(rows, |r| r.close), doubles(rows, |r| r.volume)]);
         columns.push(Arc::new(rows.iter().map(|r| r.vwap).collect::<Float64Array>()));
@@ -133,6 +127,43 @@ impl TableRow for WindowRow {
         columns.extend([0, 1, 2].map(|lane: usize| doubles(rows, move |r| r.deviations[lane])));
         columns.extend([0, 1, 2].map(|lane: usize| doubles(rows, move |r| r.z_scores[lane])));
         columns.extend([optional_flags(rows, |r| r.is_anomaly), texts(rows, |r| r.source.as_str())]);
+        RecordBatch::try_new(Self::TABLE.schema(), columns)
+    }
+}
+
+/// A 1-minute kline as a window that nothing was folded in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KlineRow {
+    /// The kline.
+    pub kline: Kline,
+    /// When it was put there.
+    pub ingest_time: Timestamp,
+}
+
+/// What a kline does not tell is null: means, deviations, scores and labels. Its offset is its minute since the epoch.
+impl TableRow for KlineRow {
+    const TABLE: TableName = TableName::Windows;
+
+    fn offset(&self) -> Offset {
+        self.kline.open_time.span(WINDOW_MICROS)
+    }
+
+    fn batch(rows: &[&Self]) -> Result<RecordBatch, ArrowError> {
+        let mut columns = vec![symbols(rows, |r| r.kline.symbol), times(rows, |r| r.kline.open_time)];
+        columns.extend(causes(rows, |r| Cause {
+            partition: BACKFILLED,
+            offset: r.offset(),
+            append_time: r.ingest_time,
+        }));
+        columns.extend([doubles(rows, |r| r.kline.open), doubles(rows, |r| r.kline.high)]);
+        columns.extend([doubles(rows, |r| r.kline.low), doubles(rows, |r| r.kline.close)]);
+        columns.push(doubles(rows, |r| r.kline.volume));
+        let vwap = |r: &&Self| (r.kline.volume > 0.0).then(|| r.kline.quote_volume / r.kline.volume);
+        columns.push(Arc::new(rows.iter().map(vwap).collect::<Float64Array>()));
+        columns.push(longs(rows, |r| r.kline.trades));
+        columns.extend((0..9).map(|_| new_null_array(&DataType::Float64, rows.len())));
+        columns.push(new_null_array(&DataType::Boolean, rows.len()));
+        columns.push(texts(rows, |_| Source::Kline.as_str()));
         RecordBatch::try_new(Self::TABLE.schema(), columns)
     }
 }
@@ -146,11 +177,7 @@ impl TableRow for Prediction {
 
     fn batch(rows: &[&Self]) -> Result<RecordBatch, ArrowError> {
         let mut columns = vec![symbols(rows, |r| r.symbol), times(rows, |r| r.timestamp)];
-        columns.extend(causes(rows, |r| Cause {
-            partition: r.partition,
-            offset: r.offset,
-            append_time: r.ingest_time,
-        }));
+        columns.extend(causes(rows, |r| r.cause()));
         columns.extend([0, 1, 2, 3, 4].map(|lane: usize| doubles(rows, move |r| r.features[lane])));
         columns.extend([
             doubles(rows, |r| r.anomaly_score),
@@ -177,6 +204,20 @@ impl TableRow for DeadLetter {
         columns.push(texts(rows, |r| r.reason.as_str()));
         columns.push(Arc::new(rows.iter().map(|r| Some(String::from_utf8_lossy(&r.key))).collect::<StringArray>()));
         columns.push(Arc::new(rows.iter().map(|r| Some(r.value.as_slice())).collect::<BinaryArray>()));
+        RecordBatch::try_new(Self::TABLE.schema(), columns)
+    }
+}
+
+impl TableRow for FloorRow {
+    const TABLE: TableName = TableName::Floors;
+
+    fn offset(&self) -> Offset {
+        self.cause.offset
+    }
+
+    fn batch(rows: &[&Self]) -> Result<RecordBatch, ArrowError> {
+        let mut columns = Vec::from(causes(rows, |r| r.cause));
+        columns.extend([symbols(rows, |r| r.symbol), times(rows, |r| r.floor)]);
         RecordBatch::try_new(Self::TABLE.schema(), columns)
     }
 }

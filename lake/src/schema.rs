@@ -26,11 +26,14 @@ pub enum TableName {
     DeadLetters,
     /// Offsets that the log lost.
     Gaps,
+    /// Times below which backfills have settled what symbols were.
+    Floors,
 }
 
 impl TableName {
     /// Every table, derived ones first and `events` last, as commits go.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
+        Self::Floors,
         Self::Gaps,
         Self::DeadLetters,
         Self::LateEvents,
@@ -51,6 +54,7 @@ impl TableName {
             Self::LateEvents => "late_events",
             Self::DeadLetters => "dead_letters",
             Self::Gaps => "gaps",
+            Self::Floors => "floors",
         }
     }
 
@@ -60,7 +64,7 @@ impl TableName {
         match self {
             Self::Events | Self::Features | Self::Predictions | Self::LateEvents => "timestamp",
             Self::Windows => "window_start",
-            Self::DeadLetters | Self::Gaps => "ingest_time",
+            Self::DeadLetters | Self::Gaps | Self::Floors => "ingest_time",
         }
     }
 
@@ -79,7 +83,7 @@ impl TableName {
     /// Whether rows lie in one folder per symbol.
     #[must_use]
     pub const fn is_partitioned(self) -> bool {
-        !matches!(self, Self::DeadLetters | Self::Gaps)
+        !matches!(self, Self::DeadLetters | Self::Gaps | Self::Floors)
     }
 
     /// The columns that carry statistics for file skipping, the time column first.
@@ -87,7 +91,7 @@ impl TableName {
     pub const fn statistics(self) -> &'static str {
         match self {
             Self::Windows => "window_start,offset",
-            Self::DeadLetters => "ingest_time,offset",
+            Self::DeadLetters | Self::Floors => "ingest_time,offset",
             Self::Gaps => "ingest_time,from_offset",
             _ => "timestamp,offset",
         }
@@ -96,7 +100,7 @@ impl TableName {
     /// The columns as Arrow types.
     #[must_use]
     pub fn schema(self) -> SchemaRef {
-        static SCHEMAS: LazyLock<[SchemaRef; 7]> = LazyLock::new(|| TableName::ALL.map(|t| Arc::new(t.columns())));
+        static SCHEMAS: LazyLock<[SchemaRef; 8]> = LazyLock::new(|| TableName::ALL.map(|t| Arc::new(t.columns())));
         let index = Self::ALL.iter().position(|table| *table == self);
         SCHEMAS[index.unwrap_or_else(|| unreachable!("ALL lists every table"))].clone()
     }
@@ -112,6 +116,7 @@ impl TableName {
             Self::LateEvents => "valid events that came too late or twice, with the reason",
             Self::DeadLetters => "records that cannot be events, with bytes and reason",
             Self::Gaps => "offsets that the log lost",
+            Self::Floors => "times below which backfills have settled what symbols were",
         }
     }
 
@@ -173,6 +178,10 @@ impl TableName {
             Self::Gaps => {
                 fields.push(long("partition"));
                 fields.extend([long("from_offset"), long("to_offset"), time("ingest_time"), text("reason")]);
+            }
+            Self::Floors => {
+                fields.extend(record);
+                fields.extend([text(SYMBOL), time("floor")]);
             }
         }
         Schema::new(fields)

@@ -20,15 +20,20 @@ use deltalake::{
     },
 };
 use domain::{
-    Cause, Event, EventRow, IngestId, Offset, Partition, Side, Source, Symbol, Timestamp, fold::FORGET_AFTER_OFFSETS,
+    Cause, Event, EventRow, IngestId, Offset, Partition, Side, Source, Symbol, Timestamp,
+    admission::ALLOWED_LATENESS_MICROS, time::MICROS,
 };
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 use crate::{
+    epochs::FreshStarts,
     error::Error,
     read::{Pinned, as_stored},
     schema::TableName,
 };
+
+/// How far the event before a range is looked for, step by step, before the whole table is asked.
+const LOOK_BACK_HOURS: [i64; 3] = [1, 24, 24 * 32];
 
 /// Memory of one sorted read; the rest goes to the system's folder for temporary files.
 const SORT_MEMORY_BYTES: usize = 256 << 20;
@@ -50,34 +55,7 @@ impl Extent {
         let bound = |relation: &str, at: Timestamp| format!(" AND {time} {relation} TIMESTAMP '{at}'");
         let from = self.from.map(|from| bound(">=", from)).unwrap_or_default();
         let to = self.to.map(|to| bound("<", to)).unwrap_or_default();
-        format!("symbol = '{symbol}' AND \"offset\" < {}{from}{to}", self.next)
-    }
-}
-
-/// Offsets at which a symbol starts afresh because it had been forgotten, ascending. The offsets from one to the next
-/// are an epoch: nothing of an earlier epoch counts in a later one.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FreshStarts(Vec<Offset>);
-
-impl FreshStarts {
-    /// The number of an event's epoch, 0 for the first.
-    #[must_use]
-    pub fn epoch(&self, event: Offset) -> usize {
-        self.0.partition_point(|start| *start <= event)
-    }
-
-    /// The number of the epoch of a window that the record at `closed_by` closed. A symbol's next event may be what
-    /// makes it forgotten, and so close the windows of the epoch before.
-    #[must_use]
-    pub fn epoch_of_window(&self, closed_by: Offset) -> usize {
-        self.0.partition_point(|start| *start < closed_by)
-    }
-
-    /// An SQL order by epoch, then by `columns`: of events with the relation `>=`, of windows with `>`.
-    pub(crate) fn then(&self, relation: &str, columns: &str) -> String {
-        let reached = self.0.iter().map(|start| format!("CASE WHEN \"offset\" {relation} {start} THEN 1 ELSE 0 END"));
-        let epoch = reached.collect::<Vec<_>>().join(" + ");
-        if epoch.is_empty() { columns.to_owned() } else { format!("{epoch}, {columns}") }
+        format!("symbol = '{symbol}' AND (\"offset\" < {} OR partition < 0){from}{to}", self.next)
     }
 }
 
@@ -103,32 +81,7 @@ impl Pinned {
         texts.iter().map(parse).collect()
     }
 
-    /// Where a symbol starts afresh; this is `events`, and `late` the late events, which keep a symbol from being
-    /// forgotten as well.
-    ///
-    /// # Errors
-    /// As [`Pinned::query`].
-    pub async fn fresh_starts(&self, late: &Self, symbol: Symbol) -> Result<FreshStarts, Error> {
-        let context = context(&[self, late]).await?;
-        let of =
-            |table: &str| format!("SELECT \"offset\" AS o FROM {table} WHERE symbol = '{symbol}' AND partition >= 0");
-        let sql = format!(
-            "SELECT o FROM (SELECT o, lag(o) OVER (ORDER BY o) AS before FROM ({} UNION ALL {})) \
-             WHERE o - before >= {FORGET_AFTER_OFFSETS} ORDER BY o",
-            of("events"),
-            of("late_events")
-        );
-        let failed = |e: DataFusionError| self.failed("read")(DeltaTableError::from(e));
-        let batches = context.sql(&sql).await.map_err(failed)?.collect().await.map_err(failed)?;
-        let mut starts = Vec::new();
-        for batch in &batches {
-            let offsets = batch.column(0).as_primitive_opt::<Int64Type>().ok_or_else(|| self.unexpected("offset"))?;
-            starts.extend(offsets.values());
-        }
-        Ok(FreshStarts(starts))
-    }
-
-    /// The admitted events of a symbol in the order in which they were folded, in batches; this is `events`.
+    /// The admitted events of a symbol in the order in which they are folded, in batches; this is `events`.
     ///
     /// # Errors
     /// As [`Pinned::query`], now or from the stream.
@@ -138,9 +91,12 @@ impl Pinned {
         extent: &Extent,
         starts: &FreshStarts,
     ) -> Result<impl Stream<Item = Result<Vec<EventRow>, Error>> + Send + use<>, Error> {
-        let order = starts.then(">=", "fold_time, \"offset\"");
+        let order = starts.then("fold_time", "fold_time, partition < 0, \"offset\"");
         let rows = self.stored_in_order(&extent.condition(symbol, "timestamp"), &order).await?;
-        Ok(rows.and_then(async |batch| EventColumns::new(&batch).and_then(|columns| columns.rows())))
+        let rows = rows.and_then(async |batch| EventColumns::new(&batch).and_then(|columns| columns.rows()));
+        let ended = stream::once(async { Ok(Vec::new()) });
+        let mut instants = Instants { starts: starts.clone(), open: Vec::new() };
+        Ok(rows.map_ok(Some).chain(ended.map_ok(|_: Vec<EventRow>| None)).map_ok(move |batch| instants.arrange(batch)))
     }
 
     /// The last event of a symbol before the extent in the order of folding; without a start, the last of all before
@@ -154,12 +110,46 @@ impl Pinned {
         extent: &Extent,
         starts: &FreshStarts,
     ) -> Result<Option<EventRow>, Error> {
-        let before = Extent { from: None, to: extent.from, next: extent.next };
-        let order = starts.then("<", "fold_time DESC, \"offset\" DESC LIMIT 1");
-        let rows = self.stored_in_order(&before.condition(symbol, "timestamp"), &order).await?;
-        let batches: Vec<RecordBatch> = rows.try_collect().await?;
+        let order = starts.then_from_the_last("fold_time", "fold_time DESC, \"offset\" DESC LIMIT 1");
+        let Some(before) = extent.from else {
+            let all = Extent { from: None, to: None, next: extent.next };
+            return self.last_of(symbol, &all, &order, starts).await;
+        };
+        // Most often there is one close by, and files that are older need not be opened.
+        for look_back in LOOK_BACK_HOURS {
+            let from = Some(before.plus_micros(-look_back * 3_600 * MICROS));
+            let near = Extent { from, to: extent.from, next: extent.next };
+            if let Some(last) = self.last_of(symbol, &near, &order, starts).await? {
+                return Ok(Some(last));
+            }
+        }
+        self.last_of(symbol, &Extent { from: None, to: extent.from, next: extent.next }, &order, starts).await
+    }
+
+    /// The last event of an extent, from an order that gives one of the last instant.
+    async fn last_of(
+        &self,
+        symbol: Symbol,
+        extent: &Extent,
+        order: &str,
+        starts: &FreshStarts,
+    ) -> Result<Option<EventRow>, Error> {
+        let batches = self.stored_in_order(&extent.condition(symbol, "timestamp"), order).await?;
+        let batches: Vec<RecordBatch> = batches.try_collect().await?;
         let Some(batch) = batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(None) };
-        Ok(EventColumns::new(batch)?.rows()?.pop())
+        let Some(one) = EventColumns::new(batch)?.rows()?.pop() else { return Ok(None) };
+        let near = Extent { from: Some(one.fold_time.plus_micros(-ALLOWED_LATENESS_MICROS)), ..extent.clone() };
+        let near = Extent { from: near.from.max(extent.from), ..near };
+        let instant = format!("{} AND fold_time = TIMESTAMP '{}'", near.condition(symbol, "timestamp"), one.fold_time);
+        let batches = self.stored_in_order(&instant, "\"offset\"").await?;
+        let mut instants = Instants { starts: starts.clone(), open: Vec::new() };
+        let mut rows = batches.try_collect::<Vec<_>>().await?.iter().try_fold(Vec::new(), |mut rows, batch| {
+            rows.extend(EventColumns::new(batch)?.rows()?);
+            Ok::<_, Error>(rows)
+        })?;
+        rows.retain(|row| instants.epoch(row) == instants.epoch(&one));
+        instants.arrange(Some(rows));
+        Ok(instants.arrange(None).pop())
     }
 
     /// The offsets of a partition's records in a range that have rows here, ascending; one that has two comes twice.
@@ -200,8 +190,50 @@ impl Pinned {
     }
 }
 
+/// Puts the rows of one instant in order: where a backfill has come between them, by event time and trade id.
+///
+/// Rows come by epoch, `fold_time`, origin and offset. Within an instant the log's rows were folded by offset, and stay
+/// so where no row of it was backfilled.
+struct Instants {
+    starts: FreshStarts,
+    /// Rows of the last instant, which may go on in the next batch.
+    open: Vec<EventRow>,
+}
+
+impl Instants {
+    fn epoch(&self, row: &EventRow) -> usize {
+        self.starts.epoch(row.cause, row.event.timestamp)
+    }
+
+    /// The rows that are in order; `None` ends them.
+    fn arrange(&mut self, batch: Option<Vec<EventRow>>) -> Vec<EventRow> {
+        let ended = batch.is_none();
+        let mut rows = std::mem::take(&mut self.open);
+        rows.extend(batch.unwrap_or_default());
+        if let Some(last) = rows.last().filter(|_| !ended) {
+            let instant = (self.epoch(last), last.fold_time);
+            let open = rows.iter().rposition(|row| (self.epoch(row), row.fold_time) != instant);
+            self.open = rows.split_off(open.map_or(0, |before| before + 1));
+        }
+        let starts = &self.starts;
+        let instant = |row: &EventRow| (starts.epoch(row.cause, row.event.timestamp), row.fold_time);
+        for together in rows.chunk_by_mut(|one, next| instant(one) == instant(next)) {
+            if together.iter().any(|row| row.cause.is_backfilled()) {
+                together.sort_by_key(place_in_instant);
+            }
+        }
+        rows
+    }
+}
+
+/// The place of a row within an instant that a backfill has touched.
+#[must_use]
+pub fn place_in_instant(row: &EventRow) -> (Timestamp, Option<i64>, bool, Offset) {
+    (row.event.timestamp, row.event.trade_id, row.cause.is_backfilled(), row.cause.offset)
+}
+
 /// A session of bounded memory over tables under their own names.
-async fn context(tables: &[&Pinned]) -> Result<SessionContext, Error> {
+pub(crate) async fn context(tables: &[&Pinned]) -> Result<SessionContext, Error> {
     let failed = |e: DataFusionError| Error::delta("open a session of queries".to_owned())(e.into());
     let runtime = RuntimeEnvBuilder::new().with_memory_limit(SORT_MEMORY_BYTES, 1.0).build_arc().map_err(failed)?;
     let context = SessionContext::new_with_config_rt(SessionConfig::new(), runtime);
@@ -304,6 +336,8 @@ const fn unexpected(column: &'static str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use domain::fold::FORGET_AFTER_OFFSETS;
+
     use crate::{
         Lake,
         fixture::{events, lake, shifted},
@@ -343,7 +377,9 @@ mod tests {
         let (events, late) =
             (lake.pin(TableName::Events).await.unwrap(), lake.pin(TableName::LateEvents).await.unwrap());
         let starts = events.fresh_starts(&late, Symbol::parse("BTC-USDT").unwrap()).await.unwrap();
-        assert_eq!((starts.epoch(19), starts.epoch(far), starts.epoch_of_window(far)), (0, 1, 0));
+        let of_log = |offset| Cause { partition: 0, offset, append_time: Timestamp::default() };
+        let epochs = [19, far].map(|offset| starts.epoch(of_log(offset), Timestamp::default()));
+        assert_eq!((epochs, starts.epoch_of_window(of_log(far), Timestamp::default())), ([0, 1], 0));
         let all = Extent { next: far + 20, ..Extent::default() };
         assert_eq!(order(&lake, &starts, all).await, (0..20).chain(far..far + 20).collect::<Vec<_>>());
     }

@@ -38,13 +38,13 @@ pub async fn run(command: &IngestCommand, settings: &Settings, progress: &Progre
 
 /// Appends the files, then folds what was appended without keeping rows, to say how much of it the tables will refuse.
 async fn files(app: &App, args: &IngestFileArgs, settings: &Settings, progress: &Progress) -> anyhow::Result<String> {
-    let replay = stream::replay_offsets(app.log.as_ref(), &app.lake).await?;
+    let folds = stream::replaying_folds(app.log.as_ref(), &app.lake).await?;
     let shown = FileProgress::new(progress);
     let tell = |path: &Path, read, total| shown.tell(path, read, total);
     let speed = settings.source.speed();
     let report = ingest::files(&app.ingest_parts(), &args.paths, speed, args.is_final, &app.cancel, &tell).await?;
     shown.finish();
-    let fates = stream::fates(app.log.as_ref(), &replay, &report.appended).await?;
+    let fates = stream::fates(app.log.as_ref(), folds, &report.appended).await?;
     let refused = [
         (fates.of(Fate::Late(LateReason::Duplicate)), "of them came twice"),
         (

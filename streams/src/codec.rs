@@ -7,7 +7,8 @@
 use std::{borrow::Cow, collections::HashSet, fmt, str};
 
 use domain::{
-    ErrorKind, Event, Heartbeat, IngestId, Record, Side, Source, Symbol, Timestamp, event::MAX_NAME_BYTES, time::MICROS,
+    ErrorKind, Event, Floor, Heartbeat, IngestId, Record, Side, Source, Symbol, Timestamp, event::MAX_NAME_BYTES,
+    time::MICROS,
 };
 use serde::{
     Serialize,
@@ -71,7 +72,8 @@ pub fn decode_value(value: &[u8]) -> Result<Record, DecodeError> {
 pub fn encode(record: &Record, out: &mut Vec<u8>) {
     match record {
         Record::Event(event) => encode_event(event, out),
-        Record::Heartbeat(heartbeat) => encode_heartbeat(heartbeat, out),
+        Record::Heartbeat(Heartbeat { timestamp, symbol }) => encode_control("heartbeat", *timestamp, *symbol, out),
+        Record::Floor(Floor { timestamp, symbol }) => encode_control("floor", *timestamp, *symbol, out),
     }
 }
 
@@ -90,6 +92,7 @@ struct Fields {
     ingest_id: Option<IngestId>,
     source: Option<Source>,
     heartbeat: Option<bool>,
+    floor: Option<bool>,
     extra: Option<String>,
     seen: u16,
 }
@@ -100,7 +103,12 @@ impl Fields {
         let timestamp = self.timestamp.ok_or_else(|| missing("timestamp"))?;
         let symbol = self.symbol.ok_or_else(|| missing("symbol"))?;
         if self.heartbeat == Some(true) {
-            return self.into_heartbeat(timestamp, symbol);
+            self.check_control(Known::Heartbeat)?;
+            return Ok(Record::Heartbeat(Heartbeat { timestamp, symbol }));
+        }
+        if self.floor == Some(true) {
+            self.check_control(Known::Floor)?;
+            return Ok(Record::Floor(Floor { timestamp, symbol }));
         }
         let event = Event {
             timestamp,
@@ -120,13 +128,14 @@ impl Fields {
         Ok(Record::Event(event))
     }
 
-    /// A heartbeat has no other fields: keeping them is impossible, and nothing is dropped in silence.
-    fn into_heartbeat(self, timestamp: Timestamp, symbol: Symbol) -> Result<Record, DecodeError> {
-        let allowed = Known::Timestamp.bit() | Known::Symbol.bit() | Known::Heartbeat.bit();
+    /// A control record has no other fields: keeping them is impossible, and nothing is dropped in silence.
+    fn check_control(&self, kind: Known) -> Result<(), DecodeError> {
+        let allowed = Known::Timestamp.bit() | Known::Symbol.bit() | kind.bit();
         if self.seen & !allowed != 0 || self.extra.is_some() {
-            return Err(DecodeError::new("a heartbeat has the fields `symbol` and `timestamp` and no others"));
+            let name = kind.name();
+            return Err(DecodeError::new(format!("a {name} has the fields `symbol` and `timestamp` and no others")));
         }
-        Ok(Record::Heartbeat(Heartbeat { timestamp, symbol }))
+        Ok(())
     }
 }
 
@@ -145,6 +154,7 @@ enum Known {
     IngestId,
     Source,
     Heartbeat,
+    Floor,
 }
 
 impl Known {
@@ -162,6 +172,7 @@ impl Known {
             "ingest_id" => Self::IngestId,
             "source" => Self::Source,
             "heartbeat" => Self::Heartbeat,
+            "floor" => Self::Floor,
             _ => return None,
         })
     }
@@ -180,6 +191,7 @@ impl Known {
             Self::IngestId => "ingest_id",
             Self::Source => "source",
             Self::Heartbeat => "heartbeat",
+            Self::Floor => "floor",
         }
     }
 
@@ -265,6 +277,7 @@ fn read_known<'de, A: MapAccess<'de>>(fields: &mut Fields, known: Known, map: &m
         Known::IngestId => fields.ingest_id = map.next_value_seed(IngestIdSeed)?,
         Known::Source => fields.source = map.next_value_seed(Text("source", source))?,
         Known::Heartbeat => fields.heartbeat = map.next_value_seed(Truth("heartbeat"))?,
+        Known::Floor => fields.floor = map.next_value_seed(Truth("floor"))?,
     }
     fields.seen |= known.bit();
     Ok(())
@@ -490,11 +503,13 @@ fn encode_event(event: &Event, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-fn encode_heartbeat(heartbeat: &Heartbeat, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"heartbeat\":true,\"symbol\":\"");
-    out.extend_from_slice(heartbeat.symbol.as_bytes());
+fn encode_control(kind: &str, timestamp: Timestamp, symbol: Symbol, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"");
+    out.extend_from_slice(kind.as_bytes());
+    out.extend_from_slice(b"\":true,\"symbol\":\"");
+    out.extend_from_slice(symbol.as_bytes());
     out.extend_from_slice(b"\",\"timestamp\":");
-    push_seconds(heartbeat.timestamp, out);
+    push_seconds(timestamp, out);
     out.push(b'}');
 }
 
@@ -573,7 +588,7 @@ mod tests {
         let text = format!(r#"{{"timestamp":1,"symbol":"A-B","price":2,"volume":3,{fields}}}"#);
         decode_value(text.as_bytes()).map(|record| match record {
             Record::Event(event) => event,
-            Record::Heartbeat(_) => panic!("an event was expected"),
+            other => panic!("an event was expected, not {other:?}"),
         })
     }
 
@@ -599,7 +614,9 @@ mod tests {
         };
         let heartbeat =
             Heartbeat { timestamp: Timestamp::from_micros(-500_000), symbol: Symbol::parse("A-B").unwrap() };
-        let records = [Record::Event(example()), Record::Event(full), Record::Heartbeat(heartbeat)];
+        let floor = Floor { timestamp: Timestamp::from_micros(60_000_000), symbol: Symbol::parse("A-B").unwrap() };
+        let records =
+            [Record::Event(example()), Record::Event(full), Record::Heartbeat(heartbeat), Record::Floor(floor)];
         let lines: String = records.iter().map(|record| encoded(record) + "\n").collect();
         assert_eq!(lines, include_str!("../tests/golden/records.jsonl"));
         let read: Vec<_> = lines.lines().map(|line| decode_value(line.as_bytes()).unwrap()).collect();
@@ -663,6 +680,8 @@ mod tests {
     #[case(r#"{"timestamp":1,"symbol":"A-B","price":1,"volume":-1}"#)]
     #[case(r#"{"timestamp":1,"symbol":"A-B","price":1,"volume":"1"}"#)]
     #[case(r#"{"heartbeat":true,"timestamp":1,"symbol":"A-B","x":1}"#)]
+    #[case(r#"{"floor":true,"timestamp":1,"symbol":"A-B","x":1}"#)]
+    #[case(r#"{"floor":true,"heartbeat":true,"timestamp":1,"symbol":"A-B"}"#)]
     fn what_is_no_record_is_refused(#[case] text: &str) {
         assert!(decode_value(text.as_bytes()).is_err());
     }

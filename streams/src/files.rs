@@ -372,7 +372,7 @@ fn decoded(mut record: Record, json: &[u8], id: IngestId) -> Content {
             (value, Some(kind))
         }
         Record::Event(event) => (json.to_vec(), Some(event.source.kind())),
-        Record::Heartbeat(_) => (json.to_vec(), None),
+        Record::Heartbeat(_) | Record::Floor(_) => (json.to_vec(), None),
     };
     Content::Decoded { record: NewRecord { key, value }, kind, time }
 }

@@ -130,7 +130,7 @@ impl Lane {
 
 /// Folds from `replay` to `next` without keeping rows, and checks that the last record met the fate that is stored.
 async fn rebuild(parts: &StreamParts, partition: Partition, replay: Offset, next: Offset) -> Result<Fold, Error> {
-    let fold = Fold::new(partition, replay);
+    let fold = Fold::with_floors(partition, replay, parts.lake.floors(partition, replay).await?);
     let (fold, last) =
         fold_silently(parts.log.as_ref(), fold, next, None, |last, offset, fate| *last = Some((offset, fate))).await?;
     // Where the log has lost the last record, there is nothing to compare.

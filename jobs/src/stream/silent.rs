@@ -11,34 +11,35 @@ use crate::error::Error;
 /// Records read at a time.
 const READ_RECORDS: usize = 50_000;
 
-/// Per partition, the offset from which folding reproduces the state that records appended from now on will meet.
+/// Per partition, the fold that reproduces the state that records appended from now on will meet.
 ///
 /// # Errors
 /// Where the lake cannot be read.
-pub async fn replay_offsets(log: &dyn EventLog, lake: &Lake) -> Result<Vec<Offset>, Error> {
-    let mut offsets = Vec::new();
+pub async fn replaying_folds(log: &dyn EventLog, lake: &Lake) -> Result<Vec<Fold>, Error> {
+    let mut folds = Vec::new();
     for partition in 0..log.partitions() {
-        offsets.push(lake.progress(log.topic_id(), partition).await?.replay);
+        let replay = lake.progress(log.topic_id(), partition).await?.replay;
+        folds.push(Fold::with_floors(partition, replay, lake.floors(partition, replay).await?));
     }
-    Ok(offsets)
+    Ok(folds)
 }
 
-/// What the stream job has made, or will make, of the records in `appended`; `replay` is what [`replay_offsets`] gave
-/// before they were appended.
+/// What the stream job has made, or will make, of the records in `appended`; `folds` are what [`replaying_folds`]
+/// gave before they were appended.
 ///
 /// # Errors
 /// Where the log cannot be read.
 pub async fn fates(
     log: &dyn EventLog,
-    replay: &[Offset],
+    folds: Vec<Fold>,
     appended: &[(Partition, Range<Offset>)],
 ) -> Result<FateCounts, Error> {
     let mut counts = FateCounts::default();
-    for (partition, start) in (0..).zip(replay) {
-        let ranges: Vec<_> =
-            appended.iter().filter(|(of, _)| *of == partition).map(|(_, range)| range.clone()).collect();
+    for fold in folds {
+        let of_partition = appended.iter().filter(|(of, _)| *of == fold.partition());
+        let ranges: Vec<_> = of_partition.map(|(_, range)| range.clone()).collect();
         let Some(end) = ranges.iter().map(|range| range.end).max() else { continue };
-        let (fold, seen) = (Fold::new(partition, *start), (FateCounts::default(), ranges));
+        let seen = (FateCounts::default(), ranges);
         let (_, (of_partition, _)) = fold_silently(log, fold, end, seen, |(counts, ranges), offset, fate| {
             if ranges.iter().any(|range| range.contains(&offset)) {
                 counts.count(fate);

@@ -1,0 +1,81 @@
+//! Stored events and archived ones as one: by trade id, ordered by event time and trade id.
+//!
+//! What is stored stays as it is, only its place in the order of folding becomes that of its time. Of archived rows with
+//! one id the earliest counts, then the first by file and place. Rows without an id are told apart by what they say, and by how often it is
+//! said. Pure: the same rows give the same events, in whatever order they come.
+
+use std::collections::{HashMap, HashSet};
+
+use domain::{BACKFILLED, Cause, Event, EventRow, Side, Timestamp};
+
+use super::sweep::Found;
+
+/// The bits of a position that are a row's place in its file; those above are the file's.
+const PLACE_BITS: u32 = 40;
+
+/// One part of a slice.
+#[derive(Debug, Default)]
+pub struct Merged {
+    /// All events of the part in their order.
+    pub rows: Vec<EventRow>,
+    /// Those that were not stored.
+    pub added: u64,
+    /// Those that were stored and have another place in the order now.
+    pub moved: u64,
+    /// Archived rows that were stored already, or came twice.
+    pub known: u64,
+}
+
+/// What an event without an id says.
+type Said = (Timestamp, u64, u64, Option<Side>);
+
+/// Merges the stored events of a part with what archives hold of it.
+#[must_use]
+pub fn merge(stored: Vec<EventRow>, found: Vec<Found>, now: Timestamp) -> Merged {
+    let mut merged = Merged::default();
+    let mut ids: HashSet<i64> = HashSet::with_capacity(stored.len() + found.len());
+    ids.extend(stored.iter().filter_map(|row| row.event.trade_id));
+    let mut said = times_said(stored.iter().map(|row| &row.event));
+    let mut said_by: HashMap<(usize, Said), usize> = HashMap::new();
+    merged.rows.reserve(stored.len() + found.len());
+    for mut row in stored {
+        merged.moved += u64::from(row.fold_time != row.event.timestamp);
+        row.fold_time = row.event.timestamp;
+        merged.rows.push(row);
+    }
+    for Found { file, row } in found {
+        let position = match row.event.trade_id {
+            Some(id) => ids.insert(id).then_some(id),
+            None => {
+                // The n-th of equal rows of one file is the n-th of them anywhere.
+                let times = said_by.entry((file, what_is_said(&row.event))).or_default();
+                *times += 1;
+                let known = said.entry(what_is_said(&row.event)).or_default();
+                let is_new = *times > *known;
+                *known = (*known).max(*times);
+                is_new.then(|| (i64::try_from(file).unwrap_or(0) << PLACE_BITS) | row.place.cast_signed())
+            }
+        };
+        let Some(offset) = position else {
+            merged.known += 1;
+            continue;
+        };
+        let cause = Cause { partition: BACKFILLED, offset, append_time: now };
+        merged.added += 1;
+        merged.rows.push(EventRow { cause, fold_time: row.event.timestamp, event: row.event });
+    }
+    merged.rows.sort_by_key(lake::truth::place_in_instant);
+    merged
+}
+
+fn times_said<'a>(events: impl Iterator<Item = &'a Event>) -> HashMap<Said, usize> {
+    let mut times = HashMap::new();
+    for event in events {
+        *times.entry(what_is_said(event)).or_default() += 1;
+    }
+    times
+}
+
+const fn what_is_said(event: &Event) -> Said {
+    (event.timestamp, event.price.to_bits(), event.volume.to_bits(), event.side)
+}

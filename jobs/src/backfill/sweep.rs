@@ -1,0 +1,145 @@
+//! Archived trades of one symbol and one range, in order of time, from blocks that lie in any order.
+//!
+//! Blocks are read in the order of their first times. What is older than everything unread is given out; whole seconds
+//! stay together, so that trades whose times are given to the millisecond and to the microsecond meet. Where rows lie so
+//! far out of order that too many would wait, the later half is dropped and read again: memory stays flat, whatever the
+//! order. Nothing is judged here.
+
+use std::{collections::HashSet, ops::Range, sync::Arc};
+
+use domain::{Symbol, Timestamp, time::MICROS};
+use lake::archive::{ArchiveFile, Archived};
+
+use super::decode::{Decoded, decode};
+use crate::error::Error;
+
+/// Rows that are given out together, about: blocks are read until so many are complete.
+const ROWS: usize = 200_000;
+
+/// Rows that wait at most.
+const MAX_ROWS: usize = 1_200_000;
+
+/// A block that holds rows of the symbol and the range.
+#[derive(Clone, Debug)]
+pub struct BlockOf {
+    /// The file.
+    pub file: Arc<ArchiveFile>,
+    /// Its place among all files, by path.
+    pub number: usize,
+    /// The block.
+    pub block: usize,
+    /// The first time of the symbol's rows in it.
+    pub first: Timestamp,
+    /// The last one.
+    pub last: Timestamp,
+}
+
+/// An archived trade and the file it is from.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The file's place among all files.
+    pub file: usize,
+    /// The trade.
+    pub row: Archived,
+}
+
+/// The sweep over a range.
+pub struct Sweep {
+    symbol: Symbol,
+    /// What is not given out yet.
+    range: Range<Timestamp>,
+    /// By their first times.
+    blocks: Vec<BlockOf>,
+    /// Blocks whose rows wait.
+    held: HashSet<usize>,
+    waiting: Vec<Found>,
+    most: usize,
+}
+
+impl Sweep {
+    /// A sweep over the rows of a symbol in a half-open range; `blocks` are all that hold any.
+    #[must_use]
+    pub fn new(symbol: Symbol, range: Range<Timestamp>, mut blocks: Vec<BlockOf>) -> Self {
+        blocks.retain(|block| block.first < range.end && block.last >= range.start);
+        blocks.sort_by_key(|block| (block.first, block.number, block.block));
+        Self { symbol, range, blocks, held: HashSet::new(), waiting: Vec::new(), most: MAX_ROWS }
+    }
+
+    /// The next part of the range and its rows, by time and id; `None` at the end of the range.
+    ///
+    /// # Errors
+    /// Where a file cannot be read, or too many rows share one second.
+    pub async fn next(&mut self) -> Result<Option<(Range<Timestamp>, Vec<Found>)>, Error> {
+        if self.range.is_empty() {
+            return Ok(None);
+        }
+        let mut end = self.range.end;
+        let mut dropped = false;
+        let mut number = 0;
+        while number < self.blocks.len() {
+            let first = self.blocks[number].first;
+            if first >= end {
+                break;
+            }
+            if self.waiting.len() >= ROWS && second_of(first) > self.range.start {
+                end = end.min(second_of(first));
+                break;
+            }
+            if !self.held.contains(&number) && self.blocks[number].last >= self.range.start {
+                self.hold(number, end).await?;
+                if self.waiting.len() > self.most {
+                    end = self.halve(end)?;
+                    dropped = true;
+                }
+            }
+            number += 1;
+        }
+        let start = std::mem::replace(&mut self.range.start, end);
+        let mut ready = std::mem::take(&mut self.waiting);
+        if dropped {
+            self.held.clear();
+        } else {
+            self.waiting = ready.extract_if(.., |found| found.row.event.timestamp >= end).collect();
+        }
+        ready.sort_by_key(|found| (found.row.event.timestamp, found.row.event.trade_id, found.file, found.row.place));
+        Ok(Some((start..end, ready)))
+    }
+
+    /// Reads a block and keeps what is of the symbol, below `end` and not given out yet.
+    async fn hold(&mut self, number: usize, end: Timestamp) -> Result<(), Error> {
+        let BlockOf { file, number: of, block, .. } = self.blocks[number].clone();
+        let (symbol, start) = (self.symbol, self.range.start);
+        let keep_all = end == self.range.end;
+        let read = tokio::task::spawn_blocking(move || decode(&file, block)).await??;
+        let Decoded::Trades(rows) = read.rows else { return Ok(()) };
+        let wanted = rows.into_iter().filter(|row| {
+            let time = row.event.timestamp;
+            row.event.symbol == symbol && time >= start && (keep_all || time < end)
+        });
+        self.waiting.extend(wanted.map(|row| Found { file: of, row }));
+        self.held.insert(number);
+        Ok(())
+    }
+
+    /// Drops the later half of what waits; the end of what is left.
+    fn halve(&mut self, end: Timestamp) -> Result<Timestamp, Error> {
+        let middle = self.waiting.len() / 2;
+        let (_, median, _) = self.waiting.select_nth_unstable_by_key(middle, |found| found.row.event.timestamp);
+        let cut = second_of(median.row.event.timestamp);
+        if cut <= self.range.start || cut >= end {
+            return Err(Error::Invalid(format!(
+                "more than {} rows of {} share the second from {}: such an archive cannot be merged",
+                self.most / 2,
+                self.symbol,
+                self.range.start
+            )));
+        }
+        self.waiting.retain(|found| found.row.event.timestamp < cut);
+        Ok(cut)
+    }
+}
+
+/// The whole second that holds an instant.
+const fn second_of(time: Timestamp) -> Timestamp {
+    Timestamp::from_micros(time.span(MICROS) * MICROS)
+}

@@ -1,0 +1,157 @@
+//! Files of lines, cut into blocks of whole lines without being read; compressed ones are unpacked first.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    ops::Range,
+    os::unix::fs::FileExt,
+    path::Path,
+};
+
+use flate2::read::MultiGzDecoder;
+use zip::ZipArchive;
+
+use super::refused;
+use crate::error::Error;
+
+/// About how many bytes a block has.
+pub(super) const BLOCK_BYTES: u64 = 8 << 20;
+
+/// Bytes read at a time while a line's end is looked for, or lines are counted.
+const PIECE: usize = 1 << 16;
+
+/// An open file of lines.
+pub(super) struct TextFile {
+    file: File,
+    blocks: Vec<Range<u64>>,
+}
+
+impl TextFile {
+    /// Cuts what follows `start` into blocks.
+    pub(super) fn open(file: File, start: u64, path: &Path) -> Result<Self, Error> {
+        let blocks = cut(&file, start, BLOCK_BYTES).map_err(Error::file("read", path))?;
+        if blocks.is_empty() {
+            return Err(refused(path, "is empty"));
+        }
+        Ok(Self { file, blocks })
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_blocks_of(mut self, bytes: u64) -> Self {
+        let start = self.blocks[0].start;
+        self.blocks = cut(&self.file, start, bytes).unwrap();
+        self
+    }
+
+    pub(super) const fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Whether a block ends the file.
+    pub(super) const fn is_last(&self, block: usize) -> bool {
+        block + 1 == self.blocks.len()
+    }
+
+    /// The bytes of a block.
+    pub(super) fn bytes_of(&self, block: usize) -> io::Result<Vec<u8>> {
+        let Range { start, end } = self.blocks[block].clone();
+        let mut bytes = vec![0; usize::try_from(end - start).unwrap_or(usize::MAX)];
+        self.file.read_exact_at(&mut bytes, start)?;
+        Ok(bytes)
+    }
+
+    /// Lines before a block, from the beginning of the file.
+    pub(super) fn lines_before(&self, block: usize) -> io::Result<u64> {
+        let (mut at, end) = (0, self.blocks[block].start);
+        let (mut lines, mut piece) = (0, vec![0; PIECE]);
+        while at < end {
+            let wanted = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
+            self.file.read_exact_at(&mut piece[..wanted], at)?;
+            lines += piece[..wanted].iter().map(|byte| u64::from(*byte == b'\n')).sum::<u64>();
+            at += wanted as u64;
+        }
+        Ok(lines)
+    }
+}
+
+/// The first line of a file, without its end.
+pub(super) fn first_line(file: &File) -> io::Result<Vec<u8>> {
+    let end = line_end(file, 0)?.unwrap_or(file.metadata()?.len());
+    let mut line = vec![0; usize::try_from(end).unwrap_or(usize::MAX)];
+    file.read_exact_at(&mut line, 0)?;
+    Ok(line)
+}
+
+/// Ranges of about `size` bytes that end with a line or with the file.
+fn cut(file: &File, start: u64, size: u64) -> io::Result<Vec<Range<u64>>> {
+    let length = file.metadata()?.len();
+    let (mut at, mut blocks) = (start, Vec::new());
+    while at < length {
+        let end = if length - at <= size { None } else { line_end(file, at + size - 1)? };
+        let end = end.map_or(length, |end| end + 1);
+        blocks.push(at..end);
+        at = end;
+    }
+    Ok(blocks)
+}
+
+/// The first newline from `at` on.
+fn line_end(file: &File, mut at: u64) -> io::Result<Option<u64>> {
+    let mut piece = vec![0; PIECE];
+    loop {
+        let read = file.read_at(&mut piece, at)?;
+        if read == 0 {
+            return Ok(None);
+        }
+        if let Some(found) = piece[..read].iter().position(|byte| *byte == b'\n') {
+            return Ok(Some(at + found as u64));
+        }
+        at += read as u64;
+    }
+}
+
+/// The one member of a ZIP, unpacked, and its name.
+pub(super) fn unzipped(path: &Path, scratch: &Path) -> Result<(File, String), Error> {
+    let broken = |error: &dyn std::fmt::Display| refused(path, format!("cannot be unpacked: {error}"));
+    let file = File::open(path).map_err(Error::file("open", path))?;
+    let mut archive = ZipArchive::new(file).map_err(|error| broken(&error))?;
+    let is_file = |archive: &mut ZipArchive<File>, member: usize| {
+        archive.by_index_raw(member).map(|member| !member.is_dir()).map_err(|error| broken(&error))
+    };
+    let mut members = Vec::new();
+    for member in 0..archive.len() {
+        if is_file(&mut archive, member)? {
+            members.push(member);
+        }
+    }
+    let [member] = members.as_slice() else {
+        return Err(refused(path, format!("holds {} files: an archive holds one", members.len())));
+    };
+    let mut member = archive.by_index(*member).map_err(|error| broken(&error))?;
+    let name = member.name().map_err(|error| broken(&error))?.rsplit('/').next().unwrap_or_default().to_owned();
+    let unpacked = copied(&mut member, scratch, path)?;
+    Ok((unpacked, name))
+}
+
+/// A gzipped file, unpacked.
+pub(super) fn gunzipped(path: &Path, scratch: &Path) -> Result<File, Error> {
+    let file = File::open(path).map_err(Error::file("open", path))?;
+    copied(&mut MultiGzDecoder::new(file), scratch, path)
+}
+
+/// Copies to a file without a name. A full disk is told from a damaged archive.
+fn copied(from: &mut dyn Read, scratch: &Path, path: &Path) -> Result<File, Error> {
+    let mut to = tempfile::tempfile_in(scratch).map_err(Error::file("make a scratch file in", scratch))?;
+    let mut piece = vec![0; 1 << 20];
+    loop {
+        let read = from.read(&mut piece).map_err(|error| refused(path, format!("cannot be unpacked: {error}")))?;
+        if read == 0 {
+            break;
+        }
+        io::Write::write_all(&mut to, &piece[..read]).map_err(Error::file("write a scratch file in", scratch))?;
+    }
+    if to.metadata().map_err(Error::file("read", path))?.len() == 0 {
+        return Err(refused(path, "is empty"));
+    }
+    Ok(to)
+}

@@ -1,0 +1,197 @@
+//! Where a symbol's fold starts afresh: the offsets from one start to the next are an epoch, and nothing of an earlier
+//! epoch counts in a later one.
+//!
+//! A symbol starts afresh with its first record of the log and whenever it had been forgotten. Backfilled rows belong to
+//! the epoch of their time. Where the row before a start was backfilled *after* the event of the start came, that event
+//! was folded again on top of it, and the start is none any more; what was backfilled before, a live event knows nothing of.
+
+use arrow::{
+    array::AsArray,
+    datatypes::{Int64Type, TimestampMicrosecondType},
+};
+use deltalake::{DeltaTableError, datafusion::error::DataFusionError};
+use domain::{Cause, Offset, Symbol, Timestamp, fold::FORGET_AFTER_OFFSETS};
+
+use crate::{error::Error, read::Pinned, truth::context};
+
+/// The starts of a symbol, ascending.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FreshStarts(Vec<FreshStart>);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct FreshStart {
+    /// The first offset.
+    offset: Offset,
+    /// The greatest event time after the first event.
+    time: Timestamp,
+}
+
+/// A start as the log made it, whatever was backfilled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogStart {
+    start: FreshStart,
+    /// Append time of the first event.
+    ingest_time: Timestamp,
+    /// The greatest event time of the epoch before.
+    before: Option<Timestamp>,
+}
+
+impl FreshStarts {
+    /// The number of a row's epoch, 0 for the first; `time` is the event time of a backfilled row.
+    #[must_use]
+    pub fn epoch(&self, cause: Cause, time: Timestamp) -> usize {
+        if cause.is_backfilled() {
+            return self.0.partition_point(|start| start.time <= time);
+        }
+        self.0.partition_point(|start| start.offset <= cause.offset)
+    }
+
+    /// The number of the epoch of a window that `closed_by` closed; `last` is the last instant of the window. A symbol's
+    /// next event may be what makes it forgotten, and so close the windows of the epoch before.
+    #[must_use]
+    pub fn epoch_of_window(&self, closed_by: Cause, last: Timestamp) -> usize {
+        if closed_by.is_backfilled() {
+            return self.0.partition_point(|start| start.time <= last);
+        }
+        self.0.partition_point(|start| start.offset < closed_by.offset)
+    }
+
+    /// An SQL order of events by epoch, then by `columns`; `time` is the expression of a row's time.
+    pub(crate) fn then(&self, time: &str, columns: &str) -> String {
+        self.ordered(">=", time, columns)
+    }
+
+    /// An SQL order of events, the last epoch first, then by `columns`.
+    pub(crate) fn then_from_the_last(&self, time: &str, columns: &str) -> String {
+        self.ordered("<", time, columns)
+    }
+
+    /// An SQL order of windows by epoch, then by `columns`; `last` is the expression of a window's last instant.
+    pub(crate) fn windows_then(&self, last: &str, columns: &str) -> String {
+        self.ordered(">", last, columns)
+    }
+
+    fn ordered(&self, relation: &str, time: &str, columns: &str) -> String {
+        let of_time = if relation == "<" { "<" } else { ">=" };
+        let reached = self.0.iter().map(|start| {
+            let FreshStart { offset, time: at } = start;
+            format!(
+                "CASE WHEN partition < 0 THEN CASE WHEN {time} {of_time} TIMESTAMP '{at}' THEN 1 ELSE 0 END \
+                 WHEN \"offset\" {relation} {offset} THEN 1 ELSE 0 END"
+            )
+        });
+        let epoch = reached.collect::<Vec<_>>().join(" + ");
+        if epoch.is_empty() { columns.to_owned() } else { format!("{epoch}, {columns}") }
+    }
+}
+
+impl Pinned {
+    /// Where a symbol starts afresh; this is `events`, and `late` the late events, which keep a symbol from being
+    /// forgotten as well.
+    ///
+    /// # Errors
+    /// As [`Pinned::query`].
+    pub async fn fresh_starts(&self, late: &Self, symbol: Symbol) -> Result<FreshStarts, Error> {
+        self.resolved_starts(symbol, &self.log_starts(late, symbol).await?).await
+    }
+
+    /// Where the log makes a symbol start afresh, whatever was backfilled; this is `events`.
+    ///
+    /// # Errors
+    /// As [`Pinned::query`].
+    pub async fn log_starts(&self, late: &Self, symbol: Symbol) -> Result<Vec<LogStart>, Error> {
+        let of =
+            |table: &str| format!("SELECT \"offset\" AS o FROM {table} WHERE symbol = '{symbol}' AND partition >= 0");
+        let sql = format!(
+            "SELECT o FROM (SELECT o, lag(o) OVER (ORDER BY o) AS before FROM ({} UNION ALL {})) \
+             WHERE before IS NULL OR o - before >= {FORGET_AFTER_OFFSETS} ORDER BY o",
+            of("events"),
+            of("late_events")
+        );
+        let failed = |e: DataFusionError| self.failed("read")(DeltaTableError::from(e));
+        let context = context(&[self, late]).await?;
+        let batches = context.sql(&sql).await.map_err(failed)?.collect().await.map_err(failed)?;
+        let mut offsets = Vec::new();
+        for batch in &batches {
+            let column = batch.column(0).as_primitive_opt::<Int64Type>().ok_or_else(|| self.unexpected("offset"))?;
+            offsets.extend(column.values());
+        }
+        let mut starts = Vec::new();
+        for (number, offset) in offsets.iter().enumerate() {
+            let end = offsets.get(number + 1).copied().unwrap_or(Offset::MAX);
+            let previous = number.checked_sub(1).map(|previous| offsets[previous]..*offset);
+            starts.extend(self.log_start(symbol, *offset..end, previous).await?);
+        }
+        Ok(starts)
+    }
+
+    /// The start of the epoch that has these offsets; none where nothing in it was admitted.
+    async fn log_start(
+        &self,
+        symbol: Symbol,
+        epoch: std::ops::Range<Offset>,
+        previous: Option<std::ops::Range<Offset>>,
+    ) -> Result<Option<LogStart>, Error> {
+        let of_log = format!("symbol = '{symbol}' AND partition >= 0");
+        let first = format!(
+            "SELECT fold_time, ingest_time FROM events \
+             WHERE {of_log} AND \"offset\" >= {} AND \"offset\" < {} ORDER BY \"offset\" LIMIT 1",
+            epoch.start, epoch.end
+        );
+        let Some([time, ingest_time]) = self.two_times(&first).await? else { return Ok(None) };
+        let before = match previous {
+            None => None,
+            Some(previous) => {
+                let last = format!(
+                    "SELECT max(fold_time), max(ingest_time) FROM events \
+                     WHERE {of_log} AND \"offset\" >= {} AND \"offset\" < {}",
+                    previous.start, previous.end
+                );
+                self.two_times(&last).await?.map(|[time, _]| time)
+            }
+        };
+        Ok(Some(LogStart { start: FreshStart { offset: epoch.start, time }, ingest_time, before }))
+    }
+
+    /// The starts that backfilled rows have left.
+    ///
+    /// # Errors
+    /// As [`Pinned::query`].
+    pub async fn resolved_starts(&self, symbol: Symbol, starts: &[LogStart]) -> Result<FreshStarts, Error> {
+        let mut left = Vec::new();
+        let any =
+            format!("SELECT timestamp, ingest_time FROM events WHERE symbol = '{symbol}' AND partition < 0 LIMIT 1");
+        if self.two_times(&any).await?.is_none() {
+            // The first start divides nothing.
+            let forgotten = starts.iter().filter(|start| start.before.is_some());
+            return Ok(FreshStarts(forgotten.map(|start| start.start).collect()));
+        }
+        for LogStart { start, ingest_time, before } in starts {
+            let since = before.map(|before| format!(" AND fold_time >= TIMESTAMP '{before}'")).unwrap_or_default();
+            // A backfilled row has its own time as `fold_time`.
+            let sql = format!(
+                "SELECT timestamp, ingest_time FROM events WHERE symbol = '{symbol}' AND partition < 0 \
+                 AND timestamp <= TIMESTAMP '{}'{since} ORDER BY timestamp DESC, \"offset\" DESC LIMIT 1",
+                start.time
+            );
+            let folded_again = self.two_times(&sql).await?.is_some_and(|[_, backfilled]| backfilled > *ingest_time);
+            if !folded_again {
+                left.push(*start);
+            }
+        }
+        Ok(FreshStarts(left))
+    }
+
+    /// The first row of a query of two times; none where there is no row or it holds null.
+    async fn two_times(&self, sql: &str) -> Result<Option<[Timestamp; 2]>, Error> {
+        for batch in self.rows(sql).await?.iter().filter(|batch| batch.num_rows() > 0) {
+            let time = |column: usize| {
+                let times = batch.column(column).as_primitive_opt::<TimestampMicrosecondType>();
+                let times = times.ok_or_else(|| self.unexpected("fold_time"))?;
+                Ok::<_, Error>(times.iter().next().flatten().map(Timestamp::from_micros))
+            };
+            return Ok(time(0)?.zip(time(1)?).map(|(one, other)| [one, other]));
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,76 @@
+//! Why the store of runs could not do what was asked.
+
+use std::path::PathBuf;
+
+use domain::ErrorKind;
+
+use crate::run::Refused;
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database could not be read or written.
+    #[error("cannot {action} in the store of runs `{}`", path.display())]
+    Database {
+        /// What was tried, such as `claim a run`.
+        action: &'static str,
+        /// The database file.
+        path: PathBuf,
+        /// What `SQLite` said.
+        #[source]
+        source: Box<sqlx::Error>,
+    },
+
+    /// The database has another schema than this program.
+    #[error("the store of runs `{}` was made by another version of this program: start the newer one", path.display())]
+    Schema {
+        /// The database file.
+        path: PathBuf,
+        /// Which migration does not fit.
+        #[source]
+        source: Box<sqlx::migrate::MigrateError>,
+    },
+
+    /// A stored value does not read as what was written.
+    #[error("the store of runs `{}` holds an unreadable {what}: restore it from a backup", path.display())]
+    Unreadable {
+        /// The value.
+        what: String,
+        /// The database file.
+        path: PathBuf,
+    },
+
+    /// There is no such run.
+    #[error("there is no run {run}")]
+    NoRun {
+        /// The run asked for.
+        run: i64,
+    },
+
+    /// A run cannot do this in its state.
+    #[error("run {run} {refused}")]
+    Refused {
+        /// The run.
+        run: i64,
+        /// Why.
+        refused: Refused,
+    },
+}
+
+impl Error {
+    /// What to do about it.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Database { source, .. } => match source.as_ref() {
+                sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => ErrorKind::Unavailable,
+                error if error.as_database_error().is_some() => ErrorKind::Unavailable,
+                _ => ErrorKind::Internal,
+            },
+            Self::Schema { .. } => ErrorKind::Internal,
+            Self::Unreadable { .. } => ErrorKind::Corrupt,
+            Self::NoRun { .. } => ErrorKind::NotFound,
+            Self::Refused { .. } => ErrorKind::Conflict,
+        }
+    }
+}

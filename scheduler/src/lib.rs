@@ -1,0 +1,15 @@
+//! When long work runs, and what became of it. Knows no concrete job: a run is a name, a text and numbered slices.
+//!
+//! For now the store of runs; what starts them by the clock comes on top of it. Never imports streams, lake, jobs or api.
+
+pub mod error;
+
+pub mod run;
+
+pub mod store;
+
+pub use error::Error;
+pub use run::{RunEnd, RunEvent, RunState, SliceEnd, SliceState};
+pub use store::{
+    Beat, CancelOutcome, Claimed, Lease, NewRun, NewSlice, Run, RunId, Slice, Store, StoredEvent, Written,
+};
