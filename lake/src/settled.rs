@@ -7,7 +7,7 @@ use arrow::{
     compute::filter_record_batch,
     datatypes::{Int64Type, TimestampMicrosecondType},
 };
-use domain::{Symbol, Timestamp, time::MICROS};
+use domain::{Symbol, Timestamp, admission::ALLOWED_LATENESS_MICROS, time::MICROS};
 use futures::TryStreamExt;
 
 use crate::{error::Error, read::Pinned};
@@ -29,27 +29,37 @@ impl Pinned {
         self.time_of(&sql).await
     }
 
-    /// The time of the first event of a symbol from an instant on; this is `events`.
+    /// The time of the event of a symbol that is folded first among those from an instant on; this is `events`.
     ///
     /// # Errors
     /// As [`Pinned::query`].
-    pub async fn first_event_from(&self, symbol: Symbol, at: Timestamp) -> Result<Option<Timestamp>, Error> {
+    pub async fn successor_of(&self, symbol: Symbol, at: Timestamp) -> Result<Option<Timestamp>, Error> {
+        let Some(earliest) = self.earliest_from(symbol, at).await? else { return Ok(None) };
+        // Whatever was folded before the earliest one is later by the allowed lateness at most.
+        let until = earliest.plus_micros(ALLOWED_LATENESS_MICROS + 1);
+        let sql = format!(
+            "SELECT CAST(timestamp AS BIGINT) FROM events WHERE symbol = '{symbol}' AND timestamp >= TIMESTAMP '{at}' \
+             AND timestamp < TIMESTAMP '{until}' ORDER BY fold_time, partition < 0, \"offset\" LIMIT 1"
+        );
+        self.time_of(&sql).await
+    }
+
+    async fn earliest_from(&self, symbol: Symbol, at: Timestamp) -> Result<Option<Timestamp>, Error> {
+        let earliest = |more: String| {
+            format!(
+                "SELECT CAST(min(timestamp) AS BIGINT) FROM events \
+                 WHERE symbol = '{symbol}' AND timestamp >= TIMESTAMP '{at}'{more}"
+            )
+        };
         // Most often there is one close by, and files that are newer need not be opened.
         for hours in LOOK_AHEAD_HOURS {
             let until = at.plus_micros(hours * 3_600 * MICROS);
-            let near = format!(" AND timestamp < TIMESTAMP '{until}'");
-            if let Some(first) = self.first_event_in(symbol, at, &near).await? {
+            let near = earliest(format!(" AND timestamp < TIMESTAMP '{until}'"));
+            if let Some(first) = self.time_of(&near).await? {
                 return Ok(Some(first));
             }
         }
-        self.first_event_in(symbol, at, "").await
-    }
-
-    async fn first_event_in(&self, symbol: Symbol, at: Timestamp, until: &str) -> Result<Option<Timestamp>, Error> {
-        let sql = format!(
-            "SELECT CAST(min(timestamp) AS BIGINT) FROM events WHERE symbol = '{symbol}' AND timestamp >= TIMESTAMP '{at}'{until}"
-        );
-        self.time_of(&sql).await
+        self.time_of(&earliest(String::new())).await
     }
 
     /// Rows of a symbol in a half-open range of the table's time.

@@ -347,11 +347,8 @@ pub async fn successor_range(
     symbol: Symbol,
     slice: &Range<Timestamp>,
 ) -> Result<Option<Range<Timestamp>>, Error> {
-    let first = events.first_event_from(symbol, slice.end).await?;
-    Ok(first.map(|first| {
-        let start = minute_of(first);
-        start..minute_of(first.plus_micros(SETTLED_MICROS + MICROS)).plus_micros(WINDOW_MICROS)
-    }))
+    let first = events.successor_of(symbol, slice.end).await?;
+    Ok(first.map(|first| minute_of(first)..minute_of(first.plus_micros(WINDOW_MICROS)).plus_micros(WINDOW_MICROS)))
 }
 
 /// The end of all derived rows that a slice changes.
