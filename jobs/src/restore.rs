@@ -8,6 +8,7 @@ use domain::{Offset, Partition};
 use lake::{
     Lake, TableName,
     lake::{fill_id, fill_replay_id, history_id, next_id, replay_id},
+    replace::replaced_id,
     restore::Restored,
 };
 use streams::EventLog;
@@ -63,6 +64,7 @@ async fn progress(
     table: TableName,
     version: u64,
 ) -> Result<(Vec<SetBack>, Vec<(String, i64)>), Error> {
+    keep_backfills(lake, table, version).await?;
     let topic = log.topic_id();
     let mut set_back = Vec::new();
     for partition in 0..log.partitions() {
@@ -98,6 +100,21 @@ async fn progress(
         }
     }
     Ok((set_back, transactions))
+}
+
+/// Refuses where a backfill has changed the table since: the log does not hold what it put there.
+async fn keep_backfills(lake: &Lake, table: TableName, version: u64) -> Result<(), Error> {
+    for symbol in lake.pin(TableName::Events).await?.symbols().await? {
+        let id = replaced_id(symbol);
+        if lake.transaction(table, &id).await? != lake.transaction_at(table, version, &id).await? {
+            let table = table.as_str();
+            return Err(Error::Invalid(format!(
+                "version {version} of table `{table}` lies behind a backfill of {symbol}, which would be lost: restore a \
+                 version after it"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses where the log begins after the first record that would be folded again.

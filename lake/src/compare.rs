@@ -216,6 +216,45 @@ impl Comparison {
         Ok(())
     }
 
+    /// When rows became what they are: for each that is stored with the same values, its stored `ingest_time`. Rows are in
+    /// the order of their keys.
+    ///
+    /// # Errors
+    /// Where stored rows cannot be read.
+    pub async fn known_since<R: Derived>(&mut self, rows: &[(Key, R)]) -> Result<Vec<Option<Timestamp>>, Error> {
+        let mut since = vec![None; rows.len()];
+        let mut at = 0;
+        while at < rows.len() {
+            self.fetch::<R>().await?;
+            match self.stored_key().map_or(Ordering::Greater, |stored| stored.cmp(&rows[at].0)) {
+                Ordering::Less => self.place += 1,
+                Ordering::Greater => at += 1,
+                Ordering::Equal => {
+                    let run = self.run_of_equal_keys(&rows[at..]);
+                    let (again, stored) = self.both(&rows[at..at + run])?;
+                    let times = self.ingest_times(run)?;
+                    for (row, time) in times.into_iter().enumerate() {
+                        if first_difference(&again, &stored, row).is_none() {
+                            since[at + row] = Some(time);
+                        }
+                    }
+                    self.place += run;
+                    at += run;
+                }
+            }
+        }
+        Ok(since)
+    }
+
+    /// `ingest_time` of the next stored rows of the batch at hand.
+    fn ingest_times(&self, rows: usize) -> Result<Vec<Timestamp>, Error> {
+        let unexpected = || Error::UnexpectedColumn { table: self.table.as_str(), column: "ingest_time" };
+        let (batch, _) = self.batch.as_ref().ok_or_else(unexpected)?;
+        let times = batch.column_by_name("ingest_time").and_then(|c| c.as_primitive_opt::<TimestampMicrosecondType>());
+        let times = &times.ok_or_else(unexpected)?.values()[self.place..self.place + rows];
+        Ok(times.iter().map(|micros| Timestamp::from_micros(*micros)).collect())
+    }
+
     /// Ends the comparison: stored rows that are left should not be. Gives what was found, and the SHA-256 of the values
     /// made again.
     ///
@@ -262,27 +301,28 @@ impl Comparison {
 
     /// Compares rows with as many stored ones, whose keys are the same.
     fn compare_run<R: Derived>(&mut self, rows: &[(Key, R)]) -> Result<(), Error> {
-        let failed = |e: ArrowError| Error::delta(format!("compare rows of table `{}`", self.table.as_str()))(e.into());
-        let refs: Vec<&R> = rows.iter().map(|(_, row)| row).collect();
-        let again = values(&R::batch(&refs).map_err(failed)?);
-        let stored = self.batch.as_ref().map(|(batch, _)| values(&batch.slice(self.place, rows.len())));
-        let stored = stored.unwrap_or_default();
+        let (again, stored) = self.both(rows)?;
         add_to_digest(&again, rows.len(), &mut self.digest);
         if again.iter().zip(&stored).any(|((_, again), (_, stored))| again != stored) {
             for (row, (key, _)) in rows.iter().enumerate() {
-                let differs = |((name, again), (_, stored)): (&(String, ArrayRef), &(String, ArrayRef))| {
-                    let (again, stored) = (again.slice(row, 1), stored.slice(row, 1));
-                    (*again != *stored).then(|| (name.clone(), text(&stored), text(&again)))
-                };
-                if let Some((column, stored, made_again)) = again.iter().zip(&stored).find_map(differs) {
+                if let Some(what) = first_difference(&again, &stored, row) {
                     self.found.differing += 1;
-                    self.tell(*key, What::Value { column, stored, made_again });
+                    self.tell(*key, what);
                 }
             }
         }
         self.found.rows += rows.len() as u64;
         self.place += rows.len();
         Ok(())
+    }
+
+    /// The values of rows, and of as many stored ones.
+    fn both<R: Derived>(&self, rows: &[(Key, R)]) -> Result<(Named, Named), Error> {
+        let failed = |e: ArrowError| Error::delta(format!("compare rows of table `{}`", self.table.as_str()))(e.into());
+        let refs: Vec<&R> = rows.iter().map(|(_, row)| row).collect();
+        let again = values(&R::batch(&refs).map_err(failed)?);
+        let stored = self.batch.as_ref().map(|(batch, _)| values(&batch.slice(self.place, rows.len())));
+        Ok((again, stored.unwrap_or_default()))
     }
 
     fn tell(&mut self, key: Key, what: What) {
@@ -308,8 +348,20 @@ fn keys<R: Derived>(batch: &RecordBatch, starts: &FreshStarts) -> Option<Vec<Key
     (0..batch.num_rows()).map(key).collect()
 }
 
+/// Columns by their names.
+type Named = Vec<(String, ArrayRef)>;
+
+/// The first value of a row that is another one.
+fn first_difference(again: &Named, stored: &Named, row: usize) -> Option<What> {
+    again.iter().zip(stored).find_map(|((column, again), (_, stored))| {
+        let (again, stored) = (again.slice(row, 1), stored.slice(row, 1));
+        let differs = || What::Value { column: column.clone(), stored: text(&stored), made_again: text(&again) };
+        (*again != *stored).then(differs)
+    })
+}
+
 /// The columns that are compared, by name.
-fn values(batch: &RecordBatch) -> Vec<(String, ArrayRef)> {
+fn values(batch: &RecordBatch) -> Named {
     let named = batch.schema_ref().fields().iter().zip(batch.columns());
     let values = named.filter(|(field, _)| !NOT_VALUES.contains(&field.name().as_str()));
     values.map(|(field, column)| (field.name().clone(), column.clone())).collect()

@@ -195,3 +195,94 @@ impl Pinned {
         Ok(None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use domain::{BACKFILLED, EventRow};
+
+    use super::*;
+    use crate::{
+        Lake, TableName,
+        fixture::{events, flush, lake},
+        truth::Extent,
+    };
+    use futures::TryStreamExt;
+
+    fn symbol() -> Symbol {
+        Symbol::parse("BTC-USDT").unwrap()
+    }
+
+    /// Events of these seconds, as a backfill puts them there at a time.
+    async fn backfill(lake: &Lake, seconds: Range<i64>, at_second: i64) {
+        let second = |second: i64| Timestamp::from_seconds(1_710_000_000 + second);
+        let range = second(seconds.start)..second(seconds.end);
+        let mut replacement = lake.replacement(TableName::Events, symbol(), range).await.unwrap();
+        let rows: Vec<EventRow> = seconds
+            .map(|number| {
+                let mut row = events(0, 1).remove(0);
+                row.cause = Cause { partition: BACKFILLED, offset: number, append_time: second(at_second) };
+                row.event.trade_id = Some(number);
+                (row.event.timestamp, row.fold_time) = (second(number), second(number));
+                row
+            })
+            .collect();
+        replacement.add(&rows.iter().collect::<Vec<_>>()).await.unwrap();
+        lake.replace(replacement, &format!("fill/{at_second}")).await.unwrap();
+    }
+
+    async fn starts(lake: &Lake) -> FreshStarts {
+        let (events, late) =
+            (lake.pin(TableName::Events).await.unwrap(), lake.pin(TableName::LateEvents).await.unwrap());
+        events.fresh_starts(&late, symbol()).await.unwrap()
+    }
+
+    async fn folded(lake: &Lake) -> Vec<(usize, i64)> {
+        let starts = starts(lake).await;
+        let all = Extent { next: 1_000, ..Extent::default() };
+        let events = lake.pin(TableName::Events).await.unwrap();
+        let rows = events.events_in_fold_order(symbol(), &all, &starts).await.unwrap();
+        let rows: Vec<EventRow> = rows.try_concat().await.unwrap();
+        let place = |row: &EventRow| (starts.epoch(row.cause, row.event.timestamp), row.event.trade_id.unwrap());
+        rows.iter().map(place).collect()
+    }
+
+    fn in_epoch(epoch: usize, seconds: Range<i64>) -> impl Iterator<Item = (usize, i64)> {
+        seconds.map(move |second| (epoch, second))
+    }
+
+    // The fixture's events are one a second, and come a second later.
+
+    #[tokio::test]
+    async fn an_event_that_came_after_a_backfill_knows_nothing_of_it() {
+        let (_folder, lake) = lake().await;
+        lake.flush("topic", flush(0, 10)).await.unwrap();
+        backfill(&lake, -5..0, 0).await;
+        let expected: Vec<_> = in_epoch(0, -5..0).chain(in_epoch(1, 0..10)).collect();
+        assert_eq!(folded(&lake).await, expected);
+        let starts = starts(&lake).await;
+        let of_log = |offset| Cause { partition: 0, offset, append_time: Timestamp::default() };
+        assert_eq!(starts.epoch_of_window(of_log(0), Timestamp::default()), 0, "the first record may close windows");
+        assert_eq!(starts.epoch_of_window(of_log(1), Timestamp::default()), 1);
+    }
+
+    #[tokio::test]
+    async fn an_event_that_a_backfill_came_before_is_folded_on_top_of_it() {
+        let (_folder, lake) = lake().await;
+        lake.flush("topic", flush(0, 10)).await.unwrap();
+        backfill(&lake, -5..0, 600).await;
+        let expected: Vec<_> = in_epoch(0, -5..10).collect();
+        assert_eq!(folded(&lake).await, expected);
+    }
+
+    #[tokio::test]
+    async fn what_is_backfilled_further_back_changes_no_start() {
+        let (_folder, lake) = lake().await;
+        lake.flush("topic", flush(0, 10)).await.unwrap();
+        backfill(&lake, -5..0, 0).await;
+        backfill(&lake, -50..-40, 700).await;
+        let expected: Vec<_> = in_epoch(0, -50..-40).chain(in_epoch(0, -5..0)).chain(in_epoch(1, 0..10)).collect();
+        assert_eq!(folded(&lake).await, expected);
+    }
+}

@@ -11,6 +11,7 @@ use crate::{
     lake::Lake,
     read::{Columns, Pinned},
     schema::TableName,
+    settled::AGGREGATED,
 };
 
 /// The event time that [`Lake::missing_trades_of_last_hour`] looks at.
@@ -67,7 +68,7 @@ impl Lake {
         let since = Timestamp::from_micros(newest).plus_micros(-RECENT_MICROS);
         let pairs = neighbours(&format!("trade_id IS NOT NULL AND timestamp >= '{since}'"));
         let sql =
-            format!("SELECT CAST(sum(trade_id - before - 1) AS BIGINT) FROM ({pairs}) WHERE trade_id > before + 1");
+            format!("SELECT CAST(sum(first_id - before - 1) AS BIGINT) FROM ({pairs}) WHERE first_id > before + 1");
         Ok(u64::try_from(events.number(&sql).await?).unwrap_or(0))
     }
 }
@@ -76,8 +77,8 @@ impl Lake {
 async fn holes(events: &Pinned, condition: &str, missing: &mut Vec<MissingTrades>) -> Result<(), Error> {
     let pairs = neighbours(condition);
     let sql = format!(
-        "SELECT symbol, before + 1 AS first, trade_id - 1 AS last, time_before, timestamp \
-         FROM ({pairs}) WHERE trade_id > before + 1 ORDER BY symbol, first"
+        "SELECT symbol, before + 1 AS first, first_id - 1 AS last, time_before, timestamp \
+         FROM ({pairs}) WHERE first_id > before + 1 ORDER BY symbol, first"
     );
     for batch in events.rows(&sql).await? {
         let columns = Columns::new(&batch, TableName::Events);
@@ -94,10 +95,13 @@ async fn holes(events: &Pinned, condition: &str, missing: &mut Vec<MissingTrades
     Ok(())
 }
 
-/// Every trade with the one of the next smaller id of its symbol.
+/// Every trade with the one of the next smaller id of its symbol. An aggregated one is all trades from its first to its
+/// last, under whose id it stands.
 fn neighbours(condition: &str) -> String {
+    let first = "split_part(split_part(CAST(extra AS VARCHAR), '\"first_trade_id\":', 2), ',', 1)";
     format!(
-        "SELECT CAST(symbol AS VARCHAR) AS symbol, trade_id, timestamp, \
+        "SELECT CAST(symbol AS VARCHAR) AS symbol, timestamp, \
+         CASE WHEN extra LIKE '{AGGREGATED}%' THEN CAST({first} AS BIGINT) ELSE trade_id END AS first_id, \
          lag(trade_id) OVER (PARTITION BY symbol ORDER BY trade_id) AS before, \
          lag(timestamp) OVER (PARTITION BY symbol ORDER BY trade_id) AS time_before \
          FROM events WHERE {condition}"

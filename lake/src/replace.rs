@@ -292,7 +292,8 @@ impl Replacement {
 }
 
 /// The application transaction that counts the replacements of a symbol.
-fn replaced_id(symbol: Symbol) -> String {
+#[must_use]
+pub fn replaced_id(symbol: Symbol) -> String {
     format!("replaced/{symbol}")
 }
 
@@ -336,4 +337,120 @@ fn times(add: &Add, name: TableName) -> Option<(Timestamp, Timestamp)> {
     let cut = |time: Timestamp| time.micros().rem_euclid(MICROS) % STATISTICS_MICROS == 0;
     let last = if cut(last) { last.plus_micros(STATISTICS_MICROS - 1) } else { last };
     Some((first, last))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{events, flush, lake, rows_of};
+    use domain::EventRow;
+
+    const EVENTS: TableName = TableName::Events;
+
+    fn symbol() -> Symbol {
+        Symbol::parse("BTC-USDT").unwrap()
+    }
+
+    fn second(second: i64) -> Timestamp {
+        Timestamp::from_seconds(1_710_000_000 + second)
+    }
+
+    /// Three flushes of ten seconds each.
+    async fn grown() -> (tempfile::TempDir, Lake) {
+        let (folder, lake) = lake().await;
+        for start in [0, 10, 20] {
+            lake.flush("topic", flush(start, start + 10)).await.unwrap();
+        }
+        (folder, lake)
+    }
+
+    /// What replaces seconds 5 to 25: every other of the events there, under prices of their own.
+    async fn every_other(lake: &Lake) -> Replacement {
+        let mut replacement = lake.replacement(EVENTS, symbol(), second(5)..second(25)).await.unwrap();
+        let rows: Vec<EventRow> =
+            events(0, 30).into_iter().filter(|row| (5..25).contains(&row.cause.offset)).step_by(2).collect();
+        let (one, other) = rows.split_at(3);
+        replacement.add(&one.iter().collect::<Vec<_>>()).await.unwrap();
+        replacement.close_file().await.unwrap();
+        replacement.add(&other.iter().collect::<Vec<_>>()).await.unwrap();
+        replacement
+    }
+
+    async fn offsets(lake: &Lake) -> Vec<i64> {
+        lake.pin(EVENTS).await.unwrap().offsets(0, 0..1_000).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn rows_of_the_range_are_replaced_and_all_others_stay() {
+        let (_folder, lake) = grown().await;
+        let replaced = lake.replace(every_other(&lake).await, "fill/1").await.unwrap();
+        assert_eq!(replaced, Replaced::Committed { version: 4, rows: 10 });
+        let expected: Vec<i64> = (0..5).chain((5..25).step_by(2)).chain(25..30).collect();
+        assert_eq!(offsets(&lake).await, expected);
+        assert_eq!(lake.progress("topic", 0).await.unwrap().next, 30);
+        lake.flush("topic", flush(30, 40)).await.unwrap();
+        assert_eq!(offsets(&lake).await.len(), 30);
+        let newest = &lake.history(EVENTS, 2).await.unwrap()[1];
+        assert_eq!((newest.version, newest.operation.as_str()), (4, "WRITE"));
+    }
+
+    #[tokio::test]
+    async fn a_replacement_is_committed_once() {
+        let (_folder, lake) = grown().await;
+        assert!(!lake.has_replaced(EVENTS, "fill/1").await.unwrap());
+        let (first, again) = (every_other(&lake).await, every_other(&lake).await);
+        lake.replace(first, "fill/1").await.unwrap();
+        assert!(lake.has_replaced(EVENTS, "fill/1").await.unwrap());
+        assert_eq!(lake.replace(again, "fill/1").await.unwrap(), Replaced::AlreadyApplied);
+        assert_eq!(offsets(&lake).await.len(), 20);
+    }
+
+    #[tokio::test]
+    async fn of_two_replacements_that_read_the_same_rows_one_starts_over() {
+        let (_folder, lake) = grown().await;
+        let (first, second) = (every_other(&lake).await, every_other(&lake).await);
+        lake.replace(first, "fill/1").await.unwrap();
+        let before = rows_of(&lake, EVENTS).await;
+        assert_eq!(lake.replace(second, "fill/2").await.unwrap(), Replaced::Outdated);
+        assert_eq!(rows_of(&lake, EVENTS).await, before);
+        assert!(!lake.has_replaced(EVENTS, "fill/2").await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn appends_and_compactions_go_on_between_writing_and_committing() {
+        let (_folder, lake) = grown().await;
+        let replacement = every_other(&lake).await;
+        lake.flush("topic", flush(30, 40)).await.unwrap();
+        lake.compact(EVENTS).await.unwrap();
+        lake.flush("topic", flush(40, 50)).await.unwrap();
+        lake.replace(replacement, "fill/1").await.unwrap();
+        let expected: Vec<i64> = (0..5).chain((5..25).step_by(2)).chain(25..50).collect();
+        assert_eq!(offsets(&lake).await, expected);
+    }
+
+    #[tokio::test]
+    async fn files_of_a_replacement_that_nobody_needs_are_deleted() {
+        let (folder, lake) = grown().await;
+        let files = || {
+            let partition = folder.path().join("events/symbol=BTC-USDT");
+            std::fs::read_dir(partition).unwrap().count()
+        };
+        let before = files();
+        let mut replacement = every_other(&lake).await;
+        replacement.close_file().await.unwrap();
+        assert_eq!(files(), before + 2);
+        replacement.abandon().await;
+        assert_eq!(files(), before);
+    }
+
+    #[tokio::test]
+    async fn what_would_be_touched_is_told_from_statistics() {
+        let (_folder, lake) = grown().await;
+        let files = async |range| lake.touched(EVENTS, symbol(), &range).await.unwrap().files;
+        assert_eq!(files(second(5)..second(25)).await, 3);
+        assert_eq!(files(second(10)..second(20)).await, 1);
+        assert_eq!(files(second(30)..second(90)).await, 0);
+        let other = Symbol::parse("ETH-USDT").unwrap();
+        assert_eq!(lake.touched(EVENTS, other, &(second(0)..second(30))).await.unwrap().files, 0);
+    }
 }

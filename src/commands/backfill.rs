@@ -96,8 +96,11 @@ async fn fill(args: &RunArgs, settings: &Settings, progress: &Progress) -> anyho
     for line in &refused {
         tracing::warn!("left out: {line}");
     }
+    for slice in plan.slices.iter().filter(|slice| matches!(slice.action, Action::Wait(_))) {
+        tracing::warn!("{} waits: {}", slice.name(), slice.reason);
+    }
     if plan.due_rows() == 0 {
-        output::line("there is nothing to do: all of it is stored already, or nothing of it was asked for")?;
+        output::line(nothing_to_do(&plan))?;
         app.close().await;
         return Ok(if refused.is_empty() { Outcome::Fine } else { Outcome::Difference });
     }
@@ -292,6 +295,14 @@ fn change(exported: &PlanFile, plan: &Plan) -> String {
 
 fn text(value: &serde_json::Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
+}
+
+const fn nothing_to_do(plan: &Plan) -> &'static str {
+    if plan.slices.is_empty() {
+        "there is nothing to do: the archives hold nothing of what was asked for"
+    } else {
+        "there is nothing to do now: see `sentinel backfill plan`"
+    }
 }
 
 /// What of a plan cannot be done, line by line.

@@ -32,18 +32,21 @@ pub enum Action {
     Merge,
     /// All of its rows are stored already.
     Nothing,
+    /// It is too new to be filled, for this reason.
+    Wait(String),
     /// It is not done, for this reason.
     Refuse(String),
 }
 
 impl Action {
-    /// `add`, `merge`, `nothing` or `refuse`.
+    /// `add`, `merge`, `nothing`, `wait` or `refuse`.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Add => "add",
             Self::Merge => "merge",
             Self::Nothing => "nothing",
+            Self::Wait(_) => "wait",
             Self::Refuse(_) => "refuse",
         }
     }
@@ -81,6 +84,14 @@ pub struct PlannedSlice {
 }
 
 impl PlannedSlice {
+    /// Decides for an action that has a reason of its own.
+    fn act(&mut self, action: Action) {
+        if let Action::Refuse(reason) | Action::Wait(reason) = &action {
+            self.reason.clone_from(reason);
+        }
+        self.action = action;
+    }
+
     /// Its name, such as `BTC-USDT 2024-03-09T00:00:00Z trades`.
     #[must_use]
     pub fn name(&self) -> String {
@@ -195,37 +206,37 @@ impl Planner<'_> {
     /// A slice, cut where its symbol is not settled any more; what lies beyond is a slice that is refused.
     async fn plan(&self, key: &SliceKey, end: Timestamp, counted: &Counted) -> Result<Vec<PlannedSlice>, Error> {
         let range = key.from..end.min(self.settled.until);
-        let planned = |range: Range<Timestamp>, action: Action, reason: String| PlannedSlice {
+        let mut slice = PlannedSlice {
             symbol: key.symbol,
-            range,
+            range: range.clone(),
             grade: key.grade,
-            action,
-            reason,
+            action: Action::Add,
+            reason: "nothing is stored here".to_owned(),
             rows: counted.rows,
             new_rows: counted.rows,
             stored: 0,
             bytes: counted.bytes,
             touched: Vec::new(),
         };
-        let refused = |range: Range<Timestamp>, reason: String| planned(range, Action::Refuse(reason.clone()), reason);
         if let Some(reason) = self.spoiled(key, counted).await? {
-            return Ok(vec![refused(key.from..end, reason)]);
+            slice.range.end = end;
+            slice.act(Action::Refuse(reason));
+            return Ok(vec![slice]);
         }
-        let is_cut = counted.times.is_some_and(|(_, last)| last >= self.settled.until);
-        let too_new = is_cut.then(|| {
-            let rest = range.start.max(range.end)..end;
-            let rest = PlannedSlice { rows: 0, new_rows: 0, bytes: 0, ..refused(rest, self.too_new(key.symbol)) };
-            rest
-        });
+        let reaches_beyond = counted.times.is_some_and(|(_, last)| last >= range.end);
+        let beyond = range.start.max(range.end)..end;
+        let mut rest = PlannedSlice { range: beyond, rows: 0, new_rows: 0, bytes: 0, ..slice.clone() };
+        rest.act(Action::Wait(self.too_new(key.symbol)));
         if range.is_empty() {
-            return Ok(vec![refused(key.from..end, self.too_new(key.symbol))]);
+            return Ok(vec![PlannedSlice { rows: counted.rows, new_rows: counted.rows, ..rest }]);
         }
-        let mut slice = planned(range, Action::Add, "nothing is stored here".to_owned());
         match key.grade {
             Grade::Klines => self.look_at_windows(&mut slice).await?,
-            Grade::Trades | Grade::AggTrades => self.look_at_events(&mut slice).await?,
+            Grade::Trades | Grade::AggTrades => self.look_at_events(&mut slice, reaches_beyond).await?,
         }
-        Ok([slice].into_iter().chain(too_new).collect())
+        rest.rows = counted.rows.saturating_sub(slice.rows);
+        rest.new_rows = rest.rows;
+        Ok([slice].into_iter().chain(reaches_beyond.then_some(rest)).collect())
     }
 
     fn too_new(&self, symbol: Symbol) -> String {
@@ -263,20 +274,26 @@ impl Planner<'_> {
         Ok(None)
     }
 
-    async fn look_at_events(&self, slice: &mut PlannedSlice) -> Result<(), Error> {
+    /// `is_cut` says that archives hold rows beyond the slice, so that its own are to be counted.
+    async fn look_at_events(&self, slice: &mut PlannedSlice, is_cut: bool) -> Result<(), Error> {
         let events = self.ground.lake.pin(TableName::Events).await?;
         slice.stored = events.count_in(slice.symbol, &slice.range).await?;
+        if slice.stored > 0 || is_cut {
+            (slice.rows, slice.new_rows) = self.count_new(&events, slice).await?;
+        }
         if slice.stored > 0 {
             let grade =
                 if events.has_aggregated(slice.symbol, &slice.range).await? { Grade::AggTrades } else { Grade::Trades };
             if grade != slice.grade {
                 let (stored, new) = (grade.as_str(), slice.grade.as_str());
                 let reason = format!("{} {stored} are stored here, and {new} do not mix with them", slice.stored);
-                (slice.action, slice.reason) = (Action::Refuse(reason.clone()), reason);
+                slice.act(Action::Refuse(reason));
                 return Ok(());
             }
-            slice.new_rows = self.count_new(&events, slice).await?;
             (slice.action, slice.reason) = match slice.new_rows {
+                0 if lacks_derived(self.ground.lake, slice.symbol, &slice.range, slice.stored).await? => {
+                    (Action::Merge, "all of it is stored, but not what is derived from it".to_owned())
+                }
                 0 => (Action::Nothing, "all of it is stored already".to_owned()),
                 new => (Action::Merge, format!("{new} rows are not among the {} stored ones", slice.stored)),
             };
@@ -288,7 +305,7 @@ impl Planner<'_> {
                     "the events after it are folded again up to {end}, and those in the log have reached {watermark} only: \
                      try again when they are past it"
                 );
-                (slice.action, slice.reason) = (Action::Refuse(reason.clone()), reason);
+                slice.act(Action::Wait(reason));
             }
         }
         if slice.action.is_due() {
@@ -300,15 +317,17 @@ impl Planner<'_> {
         Ok(())
     }
 
-    async fn count_new(&self, events: &Pinned, slice: &PlannedSlice) -> Result<u64, Error> {
+    /// How many rows archives hold of a slice, and how many of them are not stored.
+    async fn count_new(&self, events: &Pinned, slice: &PlannedSlice) -> Result<(u64, u64), Error> {
         let blocks = self.scan.blocks.get(&(slice.symbol, slice.grade)).cloned().unwrap_or_default();
         let mut sweep = Sweep::new(slice.symbol, slice.range.clone(), blocks);
-        let mut new = 0;
+        let (mut rows, mut new) = (0, 0);
         while let Some((part, found)) = sweep.next().await? {
-            let stored = stored_events(events, slice.symbol, &part).await?;
+            let stored = if slice.stored > 0 { stored_events(events, slice.symbol, &part).await? } else { Vec::new() };
+            rows += found.len() as u64;
             new += merge(stored, found, Timestamp::default()).added;
         }
-        Ok(new)
+        Ok((rows, new))
     }
 
     async fn look_at_windows(&self, slice: &mut PlannedSlice) -> Result<(), Error> {
@@ -328,6 +347,14 @@ impl Planner<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether features of a range are fewer than its events, as after a backfill that did not come to its end.
+///
+/// # Errors
+/// Where the table cannot be read.
+pub async fn lacks_derived(lake: &Lake, symbol: Symbol, range: &Range<Timestamp>, events: u64) -> Result<bool, Error> {
+    Ok(lake.pin(TableName::Features).await?.count_in(symbol, range).await? < events)
 }
 
 /// The times of which a slice changes derived rows near it. An event may be folded up to 60 s of event time before or

@@ -10,7 +10,8 @@ use domain::{EventRow, FeatureRow, Symbol, Timestamp, WindowRow, time::MICROS};
 use lake::{
     Lake, TableName,
     archive::Kline,
-    epochs::LogStart,
+    compare::Comparison,
+    epochs::{FreshStarts, LogStart},
     read::Pinned,
     replace::{Replaced, Replacement},
     rows::KlineRow,
@@ -21,11 +22,14 @@ use tokio_util::sync::CancellationToken;
 use super::{
     decode::{Decoded, decode},
     merge::merge,
-    plan::{folded_end, folded_range, stored_events, successor_range},
+    plan::{folded_end, folded_range, lacks_derived, stored_events, successor_range},
     scan::Grade,
     sweep::{BlockOf, Sweep},
 };
-use crate::{error::Error, refold::SymbolFold};
+use crate::{
+    error::Error,
+    refold::{MadeAgain, SymbolFold},
+};
 
 /// A successor this close is folded again together with the slice.
 const CLOSE_MICROS: i64 = 3_600 * MICROS;
@@ -85,13 +89,18 @@ impl SliceJob<'_> {
         let mut report = SliceReport::default();
         if !self.lake.has_replaced(TableName::Events, &self.id).await? {
             report = self.put_events().await?;
-            if report.cancelled || report.added == 0 {
+            if report.cancelled || (report.added == 0 && !self.lacks_derived().await?) {
                 return Ok(report);
             }
         }
         self.fold_again().await?;
         report.cancelled = self.cancel.is_cancelled();
         Ok(report)
+    }
+
+    async fn lacks_derived(&self) -> Result<bool, Error> {
+        let events = self.lake.pin(TableName::Events).await?.count_in(self.symbol, &self.range).await?;
+        lacks_derived(self.lake, self.symbol, &self.range, events).await
     }
 
     /// Merges archived events with stored ones and commits them.
@@ -174,6 +183,7 @@ impl SliceJob<'_> {
         let mut minutes = HashSet::new();
         let starts = events.resolved_starts(self.symbol, self.starts).await?;
         let extent = Extent { from: Some(range.start), to: Some(range.end), next: i64::MAX };
+        let mut known = Known::new(self.lake, self.symbol, &extent, &starts).await?;
         let mut fold = SymbolFold::from_starts(events, self.symbol, extent, starts).await?;
         let mut ready: Vec<FeatureRow> = Vec::new();
         loop {
@@ -186,10 +196,10 @@ impl SliceJob<'_> {
                 windows.abandon().await;
                 return Ok(());
             }
-            let closed: Vec<&WindowRow> = made.windows.iter().map(|(_, row)| row).collect();
-            minutes.extend(closed.iter().map(|row| row.window_start));
-            windows.add(&closed).await?;
-            ready = made.features.into_iter().map(|(_, row)| row).collect();
+            let (made_features, made_windows) = known.date(made, self.now).await?;
+            minutes.extend(made_windows.iter().map(|row| row.window_start));
+            windows.add(&made_windows.iter().collect::<Vec<_>>()).await?;
+            ready = made_features;
         }
         self.keep_klines(&mut windows, &range, &minutes).await?;
         self.commit(features, id).await?;
@@ -279,5 +289,32 @@ impl SliceJob<'_> {
                 self.symbol
             ))),
         }
+    }
+}
+
+/// What is stored of the rows that are made again: a row that does not change keeps the time since when it is known, and
+/// one that does is known since now.
+struct Known {
+    features: Comparison,
+    windows: Comparison,
+}
+
+impl Known {
+    async fn new(lake: &Lake, symbol: Symbol, extent: &Extent, starts: &FreshStarts) -> Result<Self, Error> {
+        let (features, windows) = (lake.pin(TableName::Features).await?, lake.pin(TableName::Windows).await?);
+        Ok(Self {
+            features: Comparison::begin::<FeatureRow>(&features, symbol, extent, starts).await?,
+            windows: Comparison::begin::<WindowRow>(&windows, symbol, extent, starts).await?,
+        })
+    }
+
+    async fn date(&mut self, made: MadeAgain, now: Timestamp) -> Result<(Vec<FeatureRow>, Vec<WindowRow>), Error> {
+        let of_features = self.features.known_since(&made.features).await?;
+        let of_windows = self.windows.known_since(&made.windows).await?;
+        let features = made.features.into_iter().zip(of_features);
+        let features = features.map(|((_, row), since)| FeatureRow { ingest_time: since.unwrap_or(now), ..row });
+        let windows = made.windows.into_iter().zip(of_windows);
+        let windows = windows.map(|((_, row), since)| WindowRow { ingest_time: since.unwrap_or(now), ..row });
+        Ok((features.collect(), windows.collect()))
     }
 }

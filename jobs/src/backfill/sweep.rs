@@ -143,3 +143,68 @@ impl Sweep {
 const fn second_of(time: Timestamp) -> Timestamp {
     Timestamp::from_micros(time.span(MICROS) * MICROS)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write;
+
+    use super::*;
+
+    /// Files of trades given as (id, millisecond), swept with room for so many rows.
+    async fn swept(files: &[&[(i64, i64)]], most: usize, range: Range<i64>) -> Vec<(Range<i64>, Vec<i64>)> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut paths = Vec::new();
+        for (number, rows) in files.iter().enumerate() {
+            let mut text = String::new();
+            for (id, millis) in *rows {
+                let time = 1_710_000_000_000 + millis;
+                writeln!(text, "{id},1.5,1,1.5,{time},true,true").unwrap();
+            }
+            let path = folder.path().join(format!("BTCUSDT-trades-{number}.csv"));
+            std::fs::write(&path, text).unwrap();
+            paths.push(path);
+        }
+        let opened = lake::archive::open(&paths, &[], folder.path()).await;
+        let at = |millis| Timestamp::from_millis(1_710_000_000_000 + millis);
+        let blocks = opened.into_iter().enumerate().map(|(number, file)| {
+            let times = files[number].iter().map(|(_, millis)| *millis);
+            let (first, last) = (at(times.clone().min().unwrap()), at(times.max().unwrap()));
+            BlockOf { file: Arc::new(file.unwrap()), number, block: 0, first, last }
+        });
+        let symbol = Symbol::parse("BTC-USDT").unwrap();
+        let mut sweep = Sweep::new(symbol, at(range.start)..at(range.end), blocks.collect());
+        sweep.most = most;
+        let mut parts = Vec::new();
+        while let Some((part, rows)) = sweep.next().await.unwrap() {
+            let millis = |time: Timestamp| time.micros() / 1_000 - 1_710_000_000_000;
+            let ids = rows.iter().map(|found| found.row.event.trade_id.unwrap()).collect();
+            parts.push((millis(part.start)..millis(part.end), ids));
+        }
+        parts
+    }
+
+    #[tokio::test]
+    async fn files_that_overlap_come_out_in_the_order_of_time() {
+        let parts = swept(&[&[(1, 0), (4, 3_000)], &[(2, 1_000), (3, 1_000)], &[(5, 9_000)]], 100, 0..60_000).await;
+        assert_eq!(parts, [(0..60_000, vec![1, 2, 3, 4, 5])]);
+        let parts = swept(&[&[(1, 0), (4, 3_000)], &[(2, 1_000), (3, 1_000)]], 100, 1_000..3_000).await;
+        assert_eq!(parts, [(1_000..3_000, vec![2, 3])]);
+    }
+
+    #[tokio::test]
+    async fn rows_far_out_of_order_are_read_again_instead_of_kept() {
+        let shuffled: Vec<(i64, i64)> = (0..60).map(|n| ((n * 37) % 60, (n * 37) % 60 * 1_000)).collect();
+        let parts = swept(&[&shuffled[..30], &shuffled[30..]], 16, 0..60_000).await;
+        assert!(parts.len() > 3, "{parts:?}");
+        assert!(parts.iter().all(|(_, ids)| ids.len() <= 16), "{parts:?}");
+        let ids: Vec<i64> = parts.iter().flat_map(|(_, ids)| ids.clone()).collect();
+        assert_eq!(ids, (0..60).collect::<Vec<_>>());
+        assert!(parts.windows(2).all(|pair| pair[0].0.end == pair[1].0.start), "no time is left out");
+    }
+
+    #[tokio::test]
+    async fn times_of_one_second_stay_together() {
+        let parts = swept(&[&[(1, 0), (2, 900)], &[(1, 999), (3, 1_000)]], 100, 0..2_000).await;
+        assert_eq!(parts.len(), 1);
+    }
+}
