@@ -30,6 +30,8 @@ pub enum Role {
     Stream(Partition),
     /// Serving HTTP.
     Http,
+    /// Doing one run of a backfill.
+    Backfill(i64),
 }
 
 /// The name of the lock's file, such as `stream-0`.
@@ -38,6 +40,7 @@ impl fmt::Display for Role {
         match self {
             Self::Stream(partition) => write!(f, "stream-{partition}"),
             Self::Http => f.write_str("http"),
+            Self::Backfill(run) => write!(f, "backfill-{run}"),
         }
     }
 }

@@ -35,6 +35,12 @@ impl From<i64> for RunId {
     }
 }
 
+impl From<RunId> for i64 {
+    fn from(id: RunId) -> Self {
+        id.0
+    }
+}
+
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -373,7 +379,7 @@ impl Store {
     /// Where the store cannot be written.
     pub async fn finish(&self, held: &Lease, end: &RunEnd, at: Timestamp) -> Result<Written, Error> {
         let event = end.event();
-        let state = self.decided(held.run, RunState::Running, event)?;
+        let state = decided(held.run, RunState::Running, event)?;
         let sql = "UPDATE runs SET state = ?, error = ?, ended_ms = ?, lease_until_ms = NULL WHERE id = ?";
         let update = sqlx::query(sql)
             .bind(state.as_str())
@@ -388,10 +394,29 @@ impl Store {
     /// # Errors
     /// Where the store cannot be written.
     pub async fn release(&self, held: &Lease, at: Timestamp) -> Result<Written, Error> {
-        let state = self.decided(held.run, RunState::Running, RunEvent::Released)?;
+        let state = decided(held.run, RunState::Running, RunEvent::Released)?;
         let sql = "UPDATE runs SET state = ?, lease_until_ms = NULL WHERE id = ?";
         let update = sqlx::query(sql).bind(state.as_str()).bind(held.run.0);
         self.under(held, "give a run up", update, (None, RunEvent::Released.as_str(), ""), at).await
+    }
+
+    /// Ends the lease of an owner that the caller knows to be gone.
+    ///
+    /// # Errors
+    /// Where there is no such run or the store cannot be written.
+    pub async fn owner_is_gone(&self, id: RunId, at: Timestamp) -> Result<(), Error> {
+        let failed = self.failed("end a lease");
+        let mut transaction = self.begin(&failed).await?;
+        let run = self.read(&mut transaction, id).await?;
+        if run.state_at(at) != RunState::Running {
+            return Ok(());
+        }
+        let state = decided(id, RunState::Running, RunEvent::Released)?;
+        let sql = "UPDATE runs SET state = ?, token = token + 1, lease_until_ms = NULL WHERE id = ?";
+        sqlx::query(sql).bind(state.as_str()).bind(id.0).execute(&mut *transaction).await.map_err(&failed)?;
+        let owner = run.owner.unwrap_or_default();
+        note(&mut transaction, id, None, at, "owner gone", &owner).await.map_err(&failed)?;
+        transaction.commit().await.map_err(&failed)
     }
 
     /// Asks a run to end: its owner hears of it with the next beat.
@@ -428,7 +453,7 @@ impl Store {
         let failed = self.failed("open a run again");
         let mut transaction = self.begin(&failed).await?;
         let state = self.read(&mut transaction, id).await?.state_at(at);
-        let state = self.decided(id, state, RunEvent::Reopened)?;
+        let state = decided(id, state, RunEvent::Reopened)?;
         let sql = "UPDATE runs SET state = ?, cancel_requested = 0, token = token + 1, ended_ms = NULL, error = NULL, \
                    lease_until_ms = NULL WHERE id = ?";
         sqlx::query(sql).bind(state.as_str()).bind(id.0).execute(&mut *transaction).await.map_err(&failed)?;
@@ -504,15 +529,15 @@ impl Store {
         })
     }
 
-    fn decided(&self, run: RunId, state: RunState, event: RunEvent) -> Result<RunState, Error> {
-        state.decide(event).map_err(|refused| Error::Refused { run: run.0, refused })
-    }
-
     /// For `map_err` on a database operation: `action` completes "cannot ...".
     fn failed(&self, action: &'static str) -> impl Fn(sqlx::Error) -> Error + use<> {
         let path = self.path.clone();
         move |source| Error::Database { action, path: path.to_path_buf(), source: Box::new(source) }
     }
+}
+
+fn decided(run: RunId, state: RunState, event: RunEvent) -> Result<RunState, Error> {
+    state.decide(event).map_err(|refused| Error::Refused { run: run.0, refused })
 }
 
 /// Appends a line to a run's history.

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use domain::{Clock, Timestamp};
 use jobs::backfill::{
     self, BackfillParts, BackfillRequest, OnError,
     plan::{Action, Plan, PlannedSlice},
@@ -16,8 +17,10 @@ use crate::{
     Outcome,
     app::App,
     cli::{BackfillArgs, BackfillCommand, OnErrorArg, PlanArgs, RunArgs, StatusArgs, WhatArgs},
+    clock::SystemClock,
     commands::{Refused, stream::lock},
     config::Settings,
+    locks::{self, Role, RoleLock},
     new_file::NewFile,
     output,
     progress::Progress,
@@ -105,6 +108,7 @@ async fn fill(args: &RunArgs, settings: &Settings, progress: &Progress) -> anyho
         return Ok(if refused.is_empty() { Outcome::Fine } else { Outcome::Difference });
     }
     let id = run::create(&parts, &request, &plan).await?;
+    let _lock = RoleLock::acquire(&settings.data.dir, Role::Backfill(id.into()))?;
     tracing::info!(run = %id, slices = plan.slices.iter().filter(|s| s.action.is_due()).count(), rows = plan.due_rows(), "backfill");
     let outcome = execute(&app, &parts, settings, id, &plan, progress).await?;
     app.close().await;
@@ -121,6 +125,9 @@ async fn resume(run: i64, settings: &Settings, progress: &Progress) -> anyhow::R
         let path = &changed.path;
         return Err(Refused(format!("`{path}` is not what it was when run {id} was planned: plan it anew")).into());
     }
+    let _lock = RoleLock::acquire(&settings.data.dir, Role::Backfill(run))?;
+    // Whoever does a run holds its lock: an owner without it is gone.
+    parts.store.owner_is_gone(id, app.clock.now()).await?;
     parts.store.reopen(id, app.clock.now()).await?;
     let outcome = execute(&app, &parts, settings, id, &plan, progress).await?;
     app.close().await;
@@ -159,8 +166,10 @@ async fn take_in(app: &App, settings: &Settings) -> anyhow::Result<()> {
 }
 
 async fn status(args: &StatusArgs, settings: &Settings) -> anyhow::Result<Outcome> {
-    let (store, now) = (store(settings).await?, crate::clock::SystemClock);
-    let now = domain::Clock::now(&now);
+    let (store, now) = (store(settings).await?, SystemClock.now());
+    for run in store.runs(Some(backfill::JOB), MAX_RUNS).await? {
+        forget_gone_owner(&store, settings, run.id).await?;
+    }
     let Some(number) = args.run else {
         let runs = store.runs(Some(backfill::JOB), MAX_RUNS).await?;
         if args.output.json {
@@ -208,13 +217,22 @@ async fn status(args: &StatusArgs, settings: &Settings) -> anyhow::Result<Outcom
 async fn cancel(run: i64, settings: &Settings) -> anyhow::Result<Outcome> {
     let (store, id) = (store(settings).await?, RunId::from(run));
     run::spec_of(&store, id).await?;
-    let told = match store.request_cancel(id, domain::Clock::now(&crate::clock::SystemClock)).await? {
+    forget_gone_owner(&store, settings, id).await?;
+    let told = match store.request_cancel(id, SystemClock.now()).await? {
         CancelOutcome::Requested => format!("run {id} was asked to end; it does within seconds"),
         CancelOutcome::Cancelled => format!("run {id} is cancelled"),
         CancelOutcome::EndedAlready(state) => format!("run {id} has ended already: it is {}", state.as_str()),
     };
     output::line(&told)?;
     Ok(Outcome::Fine)
+}
+
+/// A run that says it is being done while nobody holds its lock is interrupted.
+async fn forget_gone_owner(store: &Store, settings: &Settings, id: RunId) -> anyhow::Result<()> {
+    if !locks::is_held(&settings.data.dir, Role::Backfill(id.into()))? {
+        store.owner_is_gone(id, SystemClock.now()).await?;
+    }
+    Ok(())
 }
 
 async fn open(settings: &Settings) -> anyhow::Result<(App, BackfillParts)> {
@@ -253,8 +271,8 @@ fn request(what: &WhatArgs) -> anyhow::Result<BackfillRequest> {
     Ok(BackfillRequest {
         paths: what.archives.iter().map(absolute).collect(),
         symbols: what.symbols.iter().flatten().map(ToString::to_string).collect(),
-        from_us: what.range.from.map(domain::Timestamp::micros),
-        to_us: what.range.to.map(domain::Timestamp::micros),
+        from_us: what.range.from.map(Timestamp::micros),
+        to_us: what.range.to.map(Timestamp::micros),
         grain_minutes: what.grain,
         gaps: what.gaps,
         max_active: usize::from(what.max_active),

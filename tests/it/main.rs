@@ -12,6 +12,7 @@ mod late;
 mod live;
 mod recorded;
 
+mod backfill;
 mod kill;
 mod replay;
 mod torn;

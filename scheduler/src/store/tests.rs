@@ -128,6 +128,19 @@ async fn a_run_that_is_given_up_may_be_taken_at_once() {
 }
 
 #[tokio::test]
+async fn a_run_whose_owner_is_known_to_be_gone_may_be_taken_before_its_lease_ends() {
+    let (_folder, store) = store().await;
+    let id = store.create(&of_slices(1), at(0)).await.unwrap();
+    let gone = owned(&store, id, "a", 0).await;
+    store.start_slice(&gone, 1, at(1)).await.unwrap();
+    store.owner_is_gone(id, at(2)).await.unwrap();
+    assert_eq!(store.run(id).await.unwrap().state_at(at(2)), RunState::Interrupted);
+    assert_eq!(store.heartbeat(&gone, at(3), LEASE).await.unwrap(), Beat::Lost);
+    owned(&store, id, "b", 3).await;
+    assert_eq!(states(&store, id).await, [SliceState::Pending]);
+}
+
+#[tokio::test]
 async fn of_two_that_claim_at_once_one_owns_the_run() {
     let (folder, one) = store().await;
     let other = Store::open(&folder.path().join("scheduler.db")).await.unwrap();
