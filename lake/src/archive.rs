@@ -265,19 +265,22 @@ fn open_file(path: &Path, wanted: &[Symbol], scratch: &Path) -> Result<Option<Ar
     if about.len() == 0 {
         return Err(refused(path, "is empty"));
     }
-    let lower = file_name.to_lowercase();
+    let ends_with = |name: &str, endings: &[&str]| {
+        let name = name.to_lowercase();
+        endings.iter().any(|ending| name.ends_with(ending))
+    };
     let named = |name: &str| Named::read(name).or_only(wanted);
     let is_wanted = |named: &Named| named.symbol.is_none_or(|symbol| wanted.is_empty() || wanted.contains(&symbol));
-    let form = if lower.ends_with(".parquet") {
+    let form = if ends_with(&file_name, &[".parquet"]) {
         let named = named(&file_name);
         if !is_wanted(&named) {
             return Ok(None);
         }
         Form::Parquet(ParquetFile::open(path, named.symbol)?)
     } else {
-        let (text, name) = if lower.ends_with(".zip") {
+        let (text, name) = if ends_with(&file_name, &[".zip"]) {
             text::unzipped(path, scratch)?
-        } else if lower.ends_with(".gz") {
+        } else if ends_with(&file_name, &[".gz"]) {
             (text::gunzipped(path, scratch)?, file_name[..file_name.len() - 3].to_owned())
         } else {
             (fs::File::open(path).map_err(Error::file("open", path))?, file_name)
@@ -289,8 +292,7 @@ fn open_file(path: &Path, wanted: &[Symbol], scratch: &Path) -> Result<Option<Ar
         if !is_wanted(&named) {
             return Ok(None);
         }
-        let lower = name.to_lowercase();
-        if [".jsonl", ".ndjson", ".json"].iter().any(|ending| lower.ends_with(ending)) {
+        if ends_with(&name, &[".jsonl", ".ndjson", ".json"]) {
             Form::JsonLines(TextFile::open(text, 0, path)?)
         } else {
             Form::Csv(CsvFile::open(text, &named, path)?)

@@ -184,15 +184,14 @@ impl Pinned {
 
     /// The first row of a query of two times; none where there is no row or it holds null.
     async fn two_times(&self, sql: &str) -> Result<Option<[Timestamp; 2]>, Error> {
-        for batch in self.rows(sql).await?.iter().filter(|batch| batch.num_rows() > 0) {
-            let time = |column: usize| {
-                let times = batch.column(column).as_primitive_opt::<TimestampMicrosecondType>();
-                let times = times.ok_or_else(|| self.unexpected("fold_time"))?;
-                Ok::<_, Error>(times.iter().next().flatten().map(Timestamp::from_micros))
-            };
-            return Ok(time(0)?.zip(time(1)?).map(|(one, other)| [one, other]));
-        }
-        Ok(None)
+        let batches = self.rows(sql).await?;
+        let Some(batch) = batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(None) };
+        let time = |column: usize| {
+            let times = batch.column(column).as_primitive_opt::<TimestampMicrosecondType>();
+            let times = times.ok_or_else(|| self.unexpected("fold_time"))?;
+            Ok::<_, Error>(times.iter().next().flatten().map(Timestamp::from_micros))
+        };
+        Ok(time(0)?.zip(time(1)?).map(|(one, other)| [one, other]))
     }
 }
 

@@ -177,6 +177,9 @@ impl Replacement {
     ///
     /// # Errors
     /// Where a file cannot be written.
+    ///
+    /// # Panics
+    /// If the rows are of another table.
     pub async fn add<R: TableRow>(&mut self, rows: &[&R]) -> Result<(), Error> {
         assert!(R::TABLE == self.name, "rows of one table are never put into another");
         for rows in rows.chunks(FILE_ROWS) {
@@ -207,6 +210,9 @@ impl Replacement {
     ///
     /// # Errors
     /// Where the file cannot be written.
+    ///
+    /// # Panics
+    /// If the file's statistics name another number of rows than were written: a defect.
     pub async fn close_file(&mut self) -> Result<(), Error> {
         if self.waiting > 0 {
             let adds = self.writer.flush().await.map_err(failed("write to", self.name))?;

@@ -94,7 +94,7 @@ impl TableRow for FeatureRow {
 
     fn batch(rows: &[&Self]) -> Result<RecordBatch, ArrowError> {
         let mut columns = vec![symbols(rows, |r| r.symbol), times(rows, |r| r.timestamp)];
-        columns.extend(causes(rows, |r| r.cause()));
+        columns.extend(causes(rows, FeatureRow::cause));
         columns.extend([doubles(rows, |r| r.price), doubles(rows, |r| r.volume), doubles(rows, |r| r.log_return)]);
         columns.extend([0, 1, 2].map(|lane: usize| doubles(rows, move |r| r.z_scores[lane])));
         columns.extend([0, 1, 2].map(|lane: usize| doubles(rows, move |r| r.deviations[lane])));
@@ -118,7 +118,7 @@ impl TableRow for WindowRow {
 
     fn batch(rows: &[&Self]) -> Result<RecordBatch, ArrowError> {
         let mut columns = vec![symbols(rows, |r| r.symbol), times(rows, |r| r.window_start)];
-        columns.extend(causes(rows, |r| r.cause()));
+        columns.extend(causes(rows, WindowRow::cause));
         columns.extend([doubles(rows, |r| r.open), doubles(rows, |r| r.high), doubles(rows, |r| r.low)]);
         columns.extend([doubles(rows, |r| r.close), doubles(rows, |r| r.volume)]);
         columns.push(Arc::new(rows.iter().map(|r| r.vwap).collect::<Float64Array>()));
@@ -177,7 +177,7 @@ impl TableRow for Prediction {
 
     fn batch(rows: &[&Self]) -> Result<RecordBatch, ArrowError> {
         let mut columns = vec![symbols(rows, |r| r.symbol), times(rows, |r| r.timestamp)];
-        columns.extend(causes(rows, |r| r.cause()));
+        columns.extend(causes(rows, Prediction::cause));
         columns.extend([0, 1, 2, 3, 4].map(|lane: usize| doubles(rows, move |r| r.features[lane])));
         columns.extend([
             doubles(rows, |r| r.anomaly_score),

@@ -43,7 +43,7 @@ struct PlanFile {
 pub async fn run(args: &BackfillArgs, settings: &Settings, progress: &Progress) -> anyhow::Result<Outcome> {
     match &args.command {
         None => {
-            let args = PlanArgs { what: args.what.clone(), file: None, output: args.output.clone() };
+            let args = PlanArgs { what: args.what.clone(), file: None, output: args.output };
             plan(&args, settings, progress).await
         }
         Some(BackfillCommand::Plan(args)) => plan(args, settings, progress).await,
@@ -173,7 +173,7 @@ async fn status(args: &StatusArgs, settings: &Settings) -> anyhow::Result<Outcom
     let Some(number) = args.run else {
         let runs = store.runs(Some(backfill::JOB), MAX_RUNS).await?;
         if args.output.json {
-            output::json(&runs.iter().map(|run| run_json(run, &run.state_at(now))).collect::<Vec<_>>())?;
+            output::json(&runs.iter().map(|run| run_json(run, run.state_at(now))).collect::<Vec<_>>())?;
         } else {
             let row = |run: &Run| {
                 let ended = run.ended.map(|at| at.to_string()).unwrap_or_default();
@@ -187,7 +187,7 @@ async fn status(args: &StatusArgs, settings: &Settings) -> anyhow::Result<Outcom
     run::spec_of(&store, id).await?;
     let (run, slices) = (store.run(id).await?, store.slices(id).await?);
     if args.output.json {
-        let mut shown = run_json(&run, &run.state_at(now));
+        let mut shown = run_json(&run, run.state_at(now));
         shown["slices"] = slices.iter().map(stored_slice_json).collect();
         shown["history"] = json!(store.history(id).await?.iter().map(|event| {
             json!({"at": event.at.to_string(), "slice": event.slice, "event": event.event, "detail": event.detail})
@@ -366,7 +366,7 @@ fn slice_json(slice: &PlannedSlice) -> serde_json::Value {
            "bytes": slice.bytes, "replaces": touched.collect::<Vec<_>>()})
 }
 
-fn run_json(run: &Run, state: &scheduler::RunState) -> serde_json::Value {
+fn run_json(run: &Run, state: scheduler::RunState) -> serde_json::Value {
     json!({"run": run.id.to_string(), "state": state.as_str(), "created": run.created.to_string(),
            "ended": run.ended.map(|at| at.to_string()), "error": run.error, "request": run.spec["request"]})
 }

@@ -44,17 +44,16 @@ pub fn merge(stored: Vec<EventRow>, found: Vec<Found>, now: Timestamp) -> Merged
         merged.rows.push(row);
     }
     for Found { file, row } in found {
-        let position = match row.event.trade_id {
-            Some(id) => ids.insert(id).then_some(id),
-            None => {
-                // The n-th of equal rows of one file is the n-th of them anywhere.
-                let times = said_by.entry((file, what_is_said(&row.event))).or_default();
-                *times += 1;
-                let known = said.entry(what_is_said(&row.event)).or_default();
-                let is_new = *times > *known;
-                *known = (*known).max(*times);
-                is_new.then(|| (i64::try_from(file).unwrap_or(0) << PLACE_BITS) | row.place.cast_signed())
-            }
+        let position = if let Some(id) = row.event.trade_id {
+            ids.insert(id).then_some(id)
+        } else {
+            // The n-th of equal rows of one file is the n-th of them anywhere.
+            let times = said_by.entry((file, what_is_said(&row.event))).or_default();
+            *times += 1;
+            let known = said.entry(what_is_said(&row.event)).or_default();
+            let is_new = *times > *known;
+            *known = (*known).max(*times);
+            is_new.then(|| (i64::try_from(file).unwrap_or(0) << PLACE_BITS) | row.place.cast_signed())
         };
         let Some(offset) = position else {
             merged.known += 1;

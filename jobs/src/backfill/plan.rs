@@ -3,7 +3,10 @@
 //! A plan writes nothing. Where events of a slice are stored already, archives are merged with them as the run will, so
 //! that the new rows are counted and not guessed.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    ops::Range,
+};
 
 use domain::{
     Clock, EventRow, Kind, Symbol, Timestamp, admission::ALLOWED_LATENESS_MICROS, time::MICROS, windows::WINDOW_MICROS,
@@ -187,10 +190,11 @@ pub async fn plan(ground: &Ground<'_>, scan: Scan, ends: impl Fn(&SliceKey) -> T
     let mut settled: BTreeMap<Symbol, Settled> = BTreeMap::new();
     let mut slices = Vec::new();
     for (key, counted) in &scan.slices {
-        if !settled.contains_key(&key.symbol) {
-            settled.insert(key.symbol, Settled::of(ground, key.symbol).await?);
-        }
-        let slice = Planner { ground, scan: &scan, settled: &settled[&key.symbol] };
+        let settled = match settled.entry(key.symbol) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(Settled::of(ground, key.symbol).await?),
+        };
+        let slice = Planner { ground, scan: &scan, settled };
         slices.extend(slice.plan(key, ends(key), counted).await?);
     }
     Ok(Plan { scan, slices })

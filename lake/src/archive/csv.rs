@@ -91,7 +91,9 @@ impl CsvFile {
         if !refused.is_empty() {
             time_of_neighbours(&mut refused, &times);
             let before = self.text.lines_before(block).map_err(Error::file("read", path))?;
-            refused.iter_mut().for_each(|(_, refused)| refused.line += before);
+            for (_, refused) in &mut refused {
+                refused.line += before;
+            }
             refused.sort_by_key(|(line, _)| *line);
         }
         Ok(Block { rows, refused: refused.into_iter().map(|(_, refused)| refused).collect() })

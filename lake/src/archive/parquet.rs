@@ -114,6 +114,8 @@ impl Columns {
         let cast = |name: &str, to: &DataType| frame.column(name)?.as_materialized_series().cast(to);
         let double =
             |name: &str| -> PolarsResult<Float64Chunked> { Ok(cast(name, &DataType::Float64)?.f64()?.clone()) };
+        let long = |name: &str| -> PolarsResult<Int64Chunked> { Ok(cast(name, &DataType::Int64)?.i64()?.clone()) };
+        let flag = |name: &str| -> PolarsResult<BooleanChunked> { Ok(cast(name, &DataType::Boolean)?.bool()?.clone()) };
         let text = |name: &str| -> PolarsResult<Option<StringChunked>> {
             if frame.column(name).is_err() {
                 return Ok(None);
@@ -131,14 +133,8 @@ impl Columns {
             price: double("price")?,
             volume: double("volume")?,
             log_return: has("log_return").then(|| double("log_return")).transpose()?,
-            is_anomaly: match has("is_anomaly") {
-                true => Some(cast("is_anomaly", &DataType::Boolean)?.bool()?.clone()),
-                false => None,
-            },
-            trade_id: match has("trade_id") {
-                true => Some(cast("trade_id", &DataType::Int64)?.i64()?.clone()),
-                false => None,
-            },
+            is_anomaly: has("is_anomaly").then(|| flag("is_anomaly")).transpose()?,
+            trade_id: has("trade_id").then(|| long("trade_id")).transpose()?,
             symbol: text("symbol")?,
             anomaly_type: text("anomaly_type")?,
             side: text("side")?,

@@ -1,6 +1,6 @@
 //! Archives as they come: of every form, whole and broken.
 
-use std::io::Write;
+use std::{fmt::Write as _, io::Write as _};
 
 use domain::Side;
 use rstest::rstest;
@@ -159,7 +159,7 @@ async fn blocks_of_any_size_give_the_same_rows_and_lines() {
     let folder = Folder::new();
     let mut text = HEADER.to_owned();
     for id in 0..500 {
-        text += &format!("{id},{}.5,1,1,{},false,true\n", 100 + id % 7, 1_723_161_255_000_i64 + id);
+        writeln!(text, "{id},{}.5,1,1,{},false,true", 100 + id % 7, 1_723_161_255_000_i64 + id).unwrap();
         if id == 320 {
             text += "torn\n";
         }
