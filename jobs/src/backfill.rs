@@ -160,6 +160,8 @@ pub async fn settle(parts: &BackfillParts, plan: &Plan) -> Result<Vec<(Partition
     for (symbol, timestamp) in floors {
         let partition = partition_of(symbol, parts.log.partitions());
         if parts.lake.floors(partition, Offset::MAX).await?.get(&symbol).is_some_and(|known| *known >= timestamp) {
+            // The table has the floor before `events` has what stands before it.
+            standing.push((partition, parts.log.end_offset(partition).await?));
             continue;
         }
         let mut value = Vec::new();

@@ -49,7 +49,7 @@ async fn files(app: &App, args: &IngestFileArgs, settings: &Settings, progress: 
         (fates.of(Fate::Late(LateReason::Duplicate)), "of them came twice"),
         (
             fates.of(Fate::Late(LateReason::Late)),
-            "of them come too late and will wait in `late_events`; a backfill is the door for older events",
+            "of them come too late and will wait in `late_events`; `sentinel backfill` is the door for older events",
         ),
     ];
     Ok(sentence(describe(&report), refused))

@@ -52,7 +52,7 @@ pub fn describe(report: &StreamReport) -> String {
             (fates.of(Fate::Dead), "are dead letters, see `sentinel dead-letters list`"),
             (
                 fates.of(Fate::Late(LateReason::Late)),
-                "came too late and wait in `late_events`; a backfill is the door for older events",
+                "came too late and wait in `late_events`; `sentinel backfill` is the door for older events",
             ),
         ],
     )
