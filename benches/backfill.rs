@@ -2,7 +2,11 @@
 //!
 //! `cargo bench --bench backfill`; `SENTINEL_BENCH_TRADES` sets the number of trades (3 million).
 
-#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "a benchmark may stop at any line, and measures time")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a benchmark may stop at any line, and measures time"
+)]
 
 use std::{
     fs::{self, File},
@@ -57,8 +61,12 @@ fn write_day(path: &Path, trades: i64) {
         let time = DAY + (number / 3 * 3) * 86_400_000 / trades;
         let (whole, cents) = (price / 100, price % 100);
         let is_maker = if state & 1 == 0 { "True" } else { "False" };
-        writeln!(file, "{},{whole}.{cents:02}000000,0.{quantity:05}000,61.00000000,{time},{is_maker},True", 3_000_000_000 + number)
-            .unwrap();
+        writeln!(
+            file,
+            "{},{whole}.{cents:02}000000,0.{quantity:05}000,61.00000000,{time},{is_maker},True",
+            3_000_000_000 + number
+        )
+        .unwrap();
     }
 }
 
