@@ -44,8 +44,10 @@ pub enum BackfillCommand {
     /// List the runs, or show one with its slices
     Status(StatusArgs),
     /// Go on with a run that failed, was cancelled or interrupted
+    #[command(after_help = "Example:\n  sentinel backfill resume 3\n\nSlices that are done are not done again.")]
     Resume(RunNumberArgs),
     /// Ask a run to end
+    #[command(after_help = "Example:\n  sentinel backfill cancel 3\n\nSlices that are done stay; `resume` goes on.")]
     Cancel(RunNumberArgs),
 }
 
