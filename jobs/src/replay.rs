@@ -315,8 +315,8 @@ impl Stored {
     }
 
     async fn end(self) -> Result<ReplayDiff, Error> {
-        let (features, _) = self.features.end::<FeatureRow>().await?;
-        let (windows, _) = self.windows.end::<WindowRow>().await?;
+        let (features, _) = self.features.end().await?;
+        let (windows, _) = self.windows.end().await?;
         Ok(ReplayDiff { features, windows, verdicts: self.verdicts })
     }
 }

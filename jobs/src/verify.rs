@@ -184,11 +184,11 @@ impl SymbolCheck {
         }
         let mut found = Vec::new();
         if let Some(features) = features {
-            let (compared, digest) = features.end::<FeatureRow>().await?;
+            let (compared, digest) = features.end().await?;
             found.push((TableName::Features, compared, digest));
         }
         if let Some(windows) = windows {
-            let (compared, digest) = windows.end::<WindowRow>().await?;
+            let (compared, digest) = windows.end().await?;
             found.push((TableName::Windows, compared, digest));
         }
         Ok(found)

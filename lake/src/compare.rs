@@ -15,8 +15,10 @@ use domain::{Cause, FeatureRow, Offset, Partition, Symbol, Timestamp, WindowRow,
 use futures::{Stream, StreamExt};
 use sha2::{Digest, Sha256};
 
+pub use crate::ordered::Key;
 use crate::{
-    artifacts::hex, epochs::FreshStarts, error::Error, read::Pinned, rows::TableRow, schema::TableName, truth::Extent,
+    artifacts::hex, epochs::FreshStarts, error::Error, ordered::Order, read::Pinned, rows::TableRow, schema::TableName,
+    truth::Extent,
 };
 
 /// Differences of one symbol and table that are told one by one; the others are counted.
@@ -27,9 +29,6 @@ const NOT_VALUES: [&str; 4] = ["partition", "offset", "ingest_time", "source"];
 
 /// A row that can be made again from `events`.
 pub trait Derived: TableRow {
-    /// The column with its time.
-    const TIME: &'static str;
-
     /// Which stored rows are made from events, as SQL.
     const MADE_FROM_EVENTS: &'static str;
 
@@ -39,33 +38,9 @@ pub trait Derived: TableRow {
 
     /// The epoch of a stored row, from its cause and its time.
     fn epoch(starts: &FreshStarts, cause: Cause, time: Timestamp) -> usize;
-
-    /// The order of a symbol's keys as SQL.
-    fn order(starts: &FreshStarts) -> String;
-}
-
-/// A row's place among those of its symbol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key {
-    /// Its epoch.
-    epoch: usize,
-    /// Event time, or start of a window.
-    time: Timestamp,
-    /// Whether it was backfilled, and the offset, for features; nothing for windows, of which an epoch has one at a time.
-    backfilled: bool,
-    offset: Offset,
-}
-
-impl Key {
-    /// The row's epoch, see [`FreshStarts`].
-    #[must_use]
-    pub const fn epoch(self) -> usize {
-        self.epoch
-    }
 }
 
 impl Derived for FeatureRow {
-    const TIME: &'static str = "timestamp";
     const MADE_FROM_EVENTS: &'static str = "TRUE";
 
     fn key(epoch: usize, time: Timestamp, cause: Cause) -> Key {
@@ -75,14 +50,9 @@ impl Derived for FeatureRow {
     fn epoch(starts: &FreshStarts, cause: Cause, time: Timestamp) -> usize {
         starts.epoch(cause, time)
     }
-
-    fn order(starts: &FreshStarts) -> String {
-        starts.then("timestamp", "timestamp, partition < 0, \"offset\"")
-    }
 }
 
 impl Derived for WindowRow {
-    const TIME: &'static str = "window_start";
     const MADE_FROM_EVENTS: &'static str = "source <> 'kline'";
 
     fn key(epoch: usize, time: Timestamp, _cause: Cause) -> Key {
@@ -91,10 +61,6 @@ impl Derived for WindowRow {
 
     fn epoch(starts: &FreshStarts, cause: Cause, time: Timestamp) -> usize {
         starts.epoch_of_window(cause, time.plus_micros(WINDOW_MICROS - 1))
-    }
-
-    fn order(starts: &FreshStarts) -> String {
-        starts.windows_then("window_start + INTERVAL '59.999999 seconds'", "window_start")
     }
 }
 
@@ -150,11 +116,10 @@ pub struct Compared {
 pub struct Comparison {
     table: TableName,
     symbol: Symbol,
-    stored: Pin<Box<dyn Stream<Item = Result<RecordBatch, Error>> + Send>>,
+    stored: Pin<Box<dyn Stream<Item = Result<(RecordBatch, Vec<Key>), Error>> + Send>>,
     /// The batch at hand with its keys, and the place of the next row in it.
     batch: Option<(RecordBatch, Vec<Key>)>,
     place: usize,
-    starts: FreshStarts,
     found: Compared,
     digest: Sha256,
 }
@@ -170,15 +135,14 @@ impl Comparison {
         extent: &Extent,
         starts: &FreshStarts,
     ) -> Result<Self, Error> {
-        let condition = format!("{} AND {}", extent.condition(symbol, R::TIME), R::MADE_FROM_EVENTS);
-        let rows = stored.stored_in_order(&condition, &R::order(starts)).await?;
+        let (extent, starts) = (extent.clone(), starts.clone());
+        let order = Order { symbol, extent, condition: R::MADE_FROM_EVENTS, starts, keys: keys::<R> };
         Ok(Self {
             table: R::TABLE,
             symbol,
-            stored: Box::pin(rows),
+            stored: Box::pin(stored.in_order(order).await?),
             batch: None,
             place: 0,
-            starts: starts.clone(),
             found: Compared::default(),
             digest: Sha256::new(),
         })
@@ -195,7 +159,7 @@ impl Comparison {
     ) -> Result<(), Error> {
         let mut at = 0;
         while at < rows.len() {
-            self.fetch::<R>().await?;
+            self.fetch().await?;
             let (key, _) = &rows[at];
             match self.stored_key().map_or(Ordering::Greater, |stored| stored.cmp(key)) {
                 Ordering::Less => self.skip_extra(),
@@ -225,7 +189,7 @@ impl Comparison {
         let mut since = vec![None; rows.len()];
         let mut at = 0;
         while at < rows.len() {
-            self.fetch::<R>().await?;
+            self.fetch().await?;
             match self.stored_key().map_or(Ordering::Greater, |stored| stored.cmp(&rows[at].0)) {
                 Ordering::Less => self.place += 1,
                 Ordering::Greater => at += 1,
@@ -260,9 +224,9 @@ impl Comparison {
     ///
     /// # Errors
     /// Where stored rows cannot be read.
-    pub async fn end<R: Derived>(mut self) -> Result<(Compared, Vec<u8>), Error> {
+    pub async fn end(mut self) -> Result<(Compared, Vec<u8>), Error> {
         loop {
-            self.fetch::<R>().await?;
+            self.fetch().await?;
             if self.batch.is_none() {
                 return Ok((self.found, self.digest.finalize().to_vec()));
             }
@@ -271,13 +235,11 @@ impl Comparison {
     }
 
     /// Makes sure that a stored row is at hand, if there is one left.
-    async fn fetch<R: Derived>(&mut self) -> Result<(), Error> {
+    async fn fetch(&mut self) -> Result<(), Error> {
         while self.batch.as_ref().is_none_or(|(_, keys)| self.place == keys.len()) {
             (self.batch, self.place) = (None, 0);
             let Some(batch) = self.stored.next().await.transpose()? else { return Ok(()) };
-            let keys = keys::<R>(&batch, &self.starts);
-            let keys = keys.ok_or(Error::UnexpectedColumn { table: self.table.as_str(), column: R::TIME })?;
-            self.batch = Some((batch, keys));
+            self.batch = Some(batch);
         }
         Ok(())
     }
@@ -334,8 +296,8 @@ impl Comparison {
 }
 
 /// The keys of stored rows; none where a column is missing.
-fn keys<R: Derived>(batch: &RecordBatch, starts: &FreshStarts) -> Option<Vec<Key>> {
-    let times = batch.column_by_name(R::TIME)?.as_primitive_opt::<TimestampMicrosecondType>()?;
+pub(crate) fn keys<R: Derived>(batch: &RecordBatch, starts: &FreshStarts) -> Option<Vec<Key>> {
+    let times = batch.column_by_name(R::TABLE.time())?.as_primitive_opt::<TimestampMicrosecondType>()?;
     let long = |name| batch.column_by_name(name)?.as_primitive_opt::<Int64Type>();
     let (partitions, offsets) = (long("partition")?, long("offset")?);
     let key = |row: usize| {
@@ -456,7 +418,7 @@ mod tests {
         for part in rows.chunks(7) {
             comparison.next(part, |_| true).await.unwrap();
         }
-        comparison.end::<FeatureRow>().await.unwrap()
+        comparison.end().await.unwrap()
     }
 
     #[tokio::test]

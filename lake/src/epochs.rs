@@ -5,18 +5,32 @@
 //! the epoch of their time. Where the row before a start was backfilled *after* the event of the start came, that event
 //! was folded again on top of it, and the start is none any more; what was backfilled before, a live event knows nothing of.
 
+use std::ops::Range;
+
 use arrow::{
     array::AsArray,
     datatypes::{Int64Type, TimestampMicrosecondType},
 };
 use deltalake::{DeltaTableError, datafusion::error::DataFusionError};
-use domain::{Cause, Offset, Symbol, Timestamp, fold::FORGET_AFTER_OFFSETS};
+use domain::{
+    Cause, Offset, Symbol, Timestamp, admission::ALLOWED_LATENESS_MICROS, fold::FORGET_AFTER_OFFSETS,
+    windows::WINDOW_MICROS,
+};
 
-use crate::{error::Error, read::Pinned, truth::context};
+use crate::{error::Error, read::Pinned, schema::TableName, truth::context};
 
-/// The starts of a symbol, ascending.
+/// How far a start must lie behind the epoch before it for rows to be in the order of time: an event may be older than its
+/// epoch's first one by the allowed lateness, and its window begins up to a minute before it.
+const APART_MICROS: i64 = ALLOWED_LATENESS_MICROS + WINDOW_MICROS;
+
+/// The starts of a symbol.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FreshStarts(Vec<FreshStart>);
+pub struct FreshStarts {
+    /// By their offsets.
+    starts: Vec<FreshStart>,
+    /// Their times, ascending.
+    times: Vec<Timestamp>,
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FreshStart {
@@ -24,6 +38,8 @@ struct FreshStart {
     offset: Offset,
     /// The greatest event time after the first event.
     time: Timestamp,
+    /// The greatest event time of the epoch before, where the log has one.
+    before: Option<Timestamp>,
 }
 
 /// A start as the log made it, whatever was backfilled.
@@ -32,18 +48,31 @@ pub struct LogStart {
     start: FreshStart,
     /// Append time of the first event.
     ingest_time: Timestamp,
-    /// The greatest event time of the epoch before.
-    before: Option<Timestamp>,
+}
+
+/// Epochs that follow each other in time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EpochRun {
+    /// Their numbers.
+    pub(crate) epochs: Range<usize>,
+    /// Which rows are of them, as SQL.
+    pub(crate) condition: String,
 }
 
 impl FreshStarts {
+    fn new(starts: Vec<FreshStart>) -> Self {
+        let mut times: Vec<Timestamp> = starts.iter().map(|start| start.time).collect();
+        times.sort_unstable();
+        Self { starts, times }
+    }
+
     /// The number of a row's epoch, 0 for the first; `time` is the event time of a backfilled row.
     #[must_use]
     pub fn epoch(&self, cause: Cause, time: Timestamp) -> usize {
         if cause.is_backfilled() {
-            return self.0.partition_point(|start| start.time <= time);
+            return self.epoch_at(time);
         }
-        self.0.partition_point(|start| start.offset <= cause.offset)
+        self.starts.partition_point(|start| start.offset <= cause.offset)
     }
 
     /// The number of the epoch of a window that `closed_by` closed; `last` is the last instant of the window. A symbol's
@@ -51,36 +80,54 @@ impl FreshStarts {
     #[must_use]
     pub fn epoch_of_window(&self, closed_by: Cause, last: Timestamp) -> usize {
         if closed_by.is_backfilled() {
-            return self.0.partition_point(|start| start.time <= last);
+            return self.epoch_at(last);
         }
-        self.0.partition_point(|start| start.offset < closed_by.offset)
+        self.starts.partition_point(|start| start.offset < closed_by.offset)
     }
 
-    /// An SQL order of events by epoch, then by `columns`; `time` is the expression of a row's time.
-    pub(crate) fn then(&self, time: &str, columns: &str) -> String {
-        self.ordered(">=", time, columns)
+    /// The number of the epoch of a backfilled row: so many starts are not after it.
+    pub(crate) fn epoch_at(&self, time: Timestamp) -> usize {
+        self.times.partition_point(|start| *start <= time)
+    }
+
+    /// All epochs, in runs of such as follow each other in time: most often one. A symbol that was forgotten may start
+    /// again with older events, and a run ends there.
+    pub(crate) fn runs(&self, table: TableName) -> Vec<EpochRun> {
+        let is_older =
+            |start: &FreshStart| start.before.is_some_and(|before| start.time.plus_micros(-APART_MICROS) < before);
+        let breaks = (0..self.starts.len()).filter(|number| is_older(&self.starts[*number]));
+        let edges: Vec<usize> = [0].into_iter().chain(breaks.map(|start| start + 1)).collect();
+        let ends = edges[1..].iter().copied().chain([self.starts.len() + 1]);
+        let run = |(first, end): (usize, usize)| {
+            let from = first.checked_sub(1).map(|start| self.is_behind(start, table));
+            let to = self.starts.get(end - 1).map(|_| format!("NOT {}", self.is_behind(end - 1, table)));
+            let bounds: Vec<String> = from.into_iter().chain(to).collect();
+            let condition = if bounds.is_empty() { "TRUE".to_owned() } else { bounds.join(" AND ") };
+            EpochRun { epochs: first..end, condition }
+        };
+        edges.iter().copied().zip(ends).map(run).collect()
+    }
+
+    /// Whether a row of a table is of an epoch behind a start, as SQL.
+    fn is_behind(&self, start: usize, table: TableName) -> String {
+        let (offset, time) = (self.starts[start].offset, self.times[start]);
+        let (relation, last) = match table {
+            TableName::Windows => (">", "window_start + INTERVAL '59.999999 seconds'"),
+            _ => (">=", table.time()),
+        };
+        format!("CASE WHEN partition < 0 THEN {last} >= TIMESTAMP '{time}' ELSE \"offset\" {relation} {offset} END")
     }
 
     /// An SQL order of events, the last epoch first, then by `columns`.
-    pub(crate) fn then_from_the_last(&self, time: &str, columns: &str) -> String {
-        self.ordered("<", time, columns)
-    }
-
-    /// An SQL order of windows by epoch, then by `columns`; `last` is the expression of a window's last instant.
-    pub(crate) fn windows_then(&self, last: &str, columns: &str) -> String {
-        self.ordered(">", last, columns)
-    }
-
-    fn ordered(&self, relation: &str, time: &str, columns: &str) -> String {
-        let of_time = if relation == "<" { "<" } else { ">=" };
-        let reached = self.0.iter().map(|start| {
-            let FreshStart { offset, time: at } = start;
+    pub(crate) fn then_from_the_last(&self, columns: &str) -> String {
+        let before = self.starts.iter().map(|start| {
+            let FreshStart { offset, time, .. } = start;
             format!(
-                "CASE WHEN partition < 0 THEN CASE WHEN {time} {of_time} TIMESTAMP '{at}' THEN 1 ELSE 0 END \
-                 WHEN \"offset\" {relation} {offset} THEN 1 ELSE 0 END"
+                "CASE WHEN partition < 0 THEN CASE WHEN timestamp < TIMESTAMP '{time}' THEN 1 ELSE 0 END \
+                 WHEN \"offset\" < {offset} THEN 1 ELSE 0 END"
             )
         });
-        let epoch = reached.collect::<Vec<_>>().join(" + ");
+        let epoch = before.collect::<Vec<_>>().join(" + ");
         if epoch.is_empty() { columns.to_owned() } else { format!("{epoch}, {columns}") }
     }
 }
@@ -129,8 +176,8 @@ impl Pinned {
     async fn log_start(
         &self,
         symbol: Symbol,
-        epoch: std::ops::Range<Offset>,
-        previous: Option<std::ops::Range<Offset>>,
+        epoch: Range<Offset>,
+        previous: Option<Range<Offset>>,
     ) -> Result<Option<LogStart>, Error> {
         let of_log = format!("symbol = '{symbol}' AND partition >= 0");
         let first = format!(
@@ -150,7 +197,7 @@ impl Pinned {
                 self.two_times(&last).await?.map(|[time, _]| time)
             }
         };
-        Ok(Some(LogStart { start: FreshStart { offset: epoch.start, time }, ingest_time, before }))
+        Ok(Some(LogStart { start: FreshStart { offset: epoch.start, time, before }, ingest_time }))
     }
 
     /// The starts that backfilled rows have left.
@@ -163,11 +210,12 @@ impl Pinned {
             format!("SELECT timestamp, ingest_time FROM events WHERE symbol = '{symbol}' AND partition < 0 LIMIT 1");
         if self.two_times(&any).await?.is_none() {
             // The first start divides nothing.
-            let forgotten = starts.iter().filter(|start| start.before.is_some());
-            return Ok(FreshStarts(forgotten.map(|start| start.start).collect()));
+            let forgotten = starts.iter().map(|start| start.start).filter(|start| start.before.is_some());
+            return Ok(FreshStarts::new(forgotten.collect()));
         }
-        for LogStart { start, ingest_time, before } in starts {
-            let since = before.map(|before| format!(" AND fold_time >= TIMESTAMP '{before}'")).unwrap_or_default();
+        for LogStart { start, ingest_time } in starts {
+            let since =
+                start.before.map(|before| format!(" AND fold_time >= TIMESTAMP '{before}'")).unwrap_or_default();
             // A backfilled row has its own time as `fold_time`.
             let sql = format!(
                 "SELECT timestamp, ingest_time FROM events WHERE symbol = '{symbol}' AND partition < 0 \
@@ -179,7 +227,7 @@ impl Pinned {
                 left.push(*start);
             }
         }
-        Ok(FreshStarts(left))
+        Ok(FreshStarts::new(left))
     }
 
     /// The first row of a query of two times; none where there is no row or it holds null.
@@ -197,8 +245,6 @@ impl Pinned {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::Range;
-
     use domain::{BACKFILLED, EventRow};
 
     use super::*;

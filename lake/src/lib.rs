@@ -21,6 +21,7 @@ pub mod versions;
 pub mod read;
 
 pub mod epochs;
+mod ordered;
 pub mod settled;
 pub mod truth;
 

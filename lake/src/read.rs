@@ -21,14 +21,17 @@ use deltalake::{
     logstore::get_actions,
 };
 use domain::{
-    FEATURE_NAMES, Fate, FeatureVector, LateReason, Offset, Partition, Prediction, Source, Symbol, Timestamp,
+    FEATURE_NAMES, Fate, FeatureRow, FeatureVector, LateReason, Offset, Partition, Prediction, Source, Symbol,
+    Timestamp,
 };
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt};
 
 use crate::{
+    compare::keys,
     epochs::FreshStarts,
     error::Error,
     lake::Lake,
+    ordered::Order,
     schema::TableName,
     table::{load, load_version},
     truth::Extent,
@@ -306,7 +309,7 @@ impl Pinned {
         for batch in self.rows(&sql).await? {
             let columns = Columns::new(&batch, self.table);
             for row in 0..batch.num_rows() {
-                rows.push(columns.features(row)?);
+                rows.push(columns.features(row, ["is_anomaly", "anomaly_type"])?);
             }
         }
         Ok(rows)
@@ -341,33 +344,20 @@ impl Pinned {
         extent: &Extent,
         starts: &FreshStarts,
     ) -> Result<impl Stream<Item = Result<Vec<Prediction>, Error>> + Send + use<>, Error> {
-        let (condition, order) =
-            (extent.condition(symbol, "timestamp"), starts.then("timestamp", "timestamp, \"offset\""));
-        self.prediction_batches(&format!("WHERE {condition} ORDER BY {order}")).await
+        let (extent, starts) = (extent.clone(), starts.clone());
+        // A prediction has the key of the features that it is about.
+        let order = Order { symbol, extent, condition: "TRUE", starts, keys: keys::<FeatureRow> };
+        let table = self.table;
+        Ok(self.in_order(order).await?.map(move |batch| Columns::new(&batch?.0, table).predictions()))
     }
 
     async fn predictions_in(&self, order: &str) -> Result<Vec<Prediction>, Error> {
-        self.prediction_batches(order).await?.try_concat().await
-    }
-
-    async fn prediction_batches(
-        &self,
-        condition_and_order: &str,
-    ) -> Result<impl Stream<Item = Result<Vec<Prediction>, Error>> + Send + use<>, Error> {
-        let columns = FEATURE_NAMES.join(", ");
-        let sql = format!(
-            "SELECT partition, \"offset\", ingest_time, timestamp, CAST(symbol AS VARCHAR) AS symbol, {columns}, \
-             label_is_anomaly AS is_anomaly, CAST(label_anomaly_type AS VARCHAR) AS anomaly_type, \
-             CAST(source AS VARCHAR) AS source, anomaly_score, is_anomaly AS verdict, model_version, in_sample \
-             FROM predictions {condition_and_order}"
-        );
-        let (table, rows) = (self.table, self.query(&sql).await?);
-        let failed = move |e: DataFusionError| Error::delta(format!("read table `{}`", table.as_str()))(e.into());
-        Ok(rows.map(move |batch| {
-            let batch = batch.map_err(failed)?;
-            let columns = Columns::new(&batch, table);
-            (0..batch.num_rows()).map(|row| columns.prediction(row)).collect()
-        }))
+        let mut predictions = Vec::new();
+        for batch in self.rows(&format!("SELECT * FROM predictions {order}")).await? {
+            let batch = as_stored(&batch, self.table).map_err(|e| self.failed("read")(e.into()))?;
+            predictions.extend(Columns::new(&batch, self.table).predictions()?);
+        }
+        Ok(predictions)
     }
 
     /// Per symbol: predictions, anomalies among them, and the sum of their scores.
@@ -426,7 +416,8 @@ impl<'a> Columns<'a> {
         Self { batch, table }
     }
 
-    fn features(&self, row: usize) -> Result<StoredFeatures, Error> {
+    /// `label` names the columns of the event's label.
+    fn features(&self, row: usize, label: [&'static str; 2]) -> Result<StoredFeatures, Error> {
         let mut features = FeatureVector::default();
         for (value, name) in features.iter_mut().zip(FEATURE_NAMES) {
             *value = self.double(name, row)?;
@@ -439,14 +430,18 @@ impl<'a> Columns<'a> {
             timestamp: self.time("timestamp", row)?,
             symbol: self.symbol(row)?,
             features,
-            is_anomaly: self.flag("is_anomaly", row)?,
-            anomaly_type: self.text("anomaly_type", row)?.map(Into::into),
+            is_anomaly: self.flag(label[0], row)?,
+            anomaly_type: self.text(label[1], row)?.map(Into::into),
             source: Source::from_name(source).ok_or_else(|| self.unexpected("source"))?,
         })
     }
 
+    fn predictions(&self) -> Result<Vec<Prediction>, Error> {
+        (0..self.batch.num_rows()).map(|row| self.prediction(row)).collect()
+    }
+
     fn prediction(&self, row: usize) -> Result<Prediction, Error> {
-        let stored = self.features(row)?;
+        let stored = self.features(row, ["label_is_anomaly", "label_anomaly_type"])?;
         Ok(Prediction {
             partition: stored.partition,
             offset: stored.offset,
@@ -455,7 +450,7 @@ impl<'a> Columns<'a> {
             symbol: stored.symbol,
             features: stored.features,
             anomaly_score: self.double("anomaly_score", row)?,
-            is_anomaly: self.flag("verdict", row)?.unwrap_or_default(),
+            is_anomaly: self.flag("is_anomaly", row)?.unwrap_or_default(),
             model_version: self.long("model_version", row)?,
             in_sample: self.flag("in_sample", row)?.unwrap_or_default(),
             label_is_anomaly: stored.is_anomaly,

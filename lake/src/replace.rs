@@ -314,6 +314,29 @@ async fn counter(table: &DeltaTable, name: TableName, id: &str) -> Result<i64, E
     Ok(stored.map_err(failed("read", name))?.unwrap_or(0))
 }
 
+/// The times of a file's rows, and how many they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    /// The first one, or before it.
+    pub(crate) first: Timestamp,
+    /// The last one, or behind it.
+    pub(crate) last: Timestamp,
+    /// Rows.
+    pub(crate) rows: u64,
+}
+
+/// The times and rows of a symbol's files, as far as statistics tell.
+pub(crate) fn spans(table: &DeltaTable, name: TableName, symbol: Symbol) -> Result<Vec<Span>, Error> {
+    let files = files_of(table, name)?;
+    let of_symbol = files.iter().filter(|(add, _)| is_of(add, symbol));
+    let span = |add: &Add| {
+        let (first, last) = times(add, name)?;
+        let rows = add.get_stats().ok()??.num_records;
+        Some(Span { first, last, rows: u64::try_from(rows).unwrap_or(0) })
+    };
+    Ok(of_symbol.filter_map(|(add, _)| span(add)).collect())
+}
+
 /// The files of a symbol that may hold rows of a range.
 fn overlapping(
     table: &DeltaTable,
@@ -321,12 +344,16 @@ fn overlapping(
     symbol: Symbol,
     range: &Range<Timestamp>,
 ) -> Result<Vec<(Add, Remove)>, Error> {
-    let of_symbol = |add: &Add| match add.partition_values.get(SYMBOL) {
+    let touches = |add: &Add| times(add, name).is_none_or(|(first, last)| first < range.end && last >= range.start);
+    Ok(files_of(table, name)?.into_iter().filter(|(add, _)| is_of(add, symbol) && touches(add)).collect())
+}
+
+/// Whether a file may hold rows of a symbol.
+fn is_of(add: &Add, symbol: Symbol) -> bool {
+    match add.partition_values.get(SYMBOL) {
         Some(Some(value)) => value == symbol.as_str(),
         _ => true,
-    };
-    let touches = |add: &Add| times(add, name).is_none_or(|(first, last)| first < range.end && last >= range.start);
-    Ok(files_of(table, name)?.into_iter().filter(|(add, _)| of_symbol(add) && touches(add)).collect())
+    }
 }
 
 fn lies_within(add: &Add, name: TableName, range: &Range<Timestamp>) -> bool {

@@ -1,7 +1,6 @@
 //! `events` as the truth: its rows in the order in which they were folded, however many there are.
 //!
-//! Rows are sorted by `DataFusion`, which spills to disk beyond [`SORT_MEMORY_BYTES`]; memory does not grow with the
-//! table. Nothing is folded here.
+//! Memory does not grow with the table. Nothing is folded here.
 
 use std::{ops::Range, sync::Arc};
 
@@ -28,12 +27,16 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use crate::{
     epochs::FreshStarts,
     error::Error,
+    ordered::{Key, Order},
     read::{Pinned, as_stored},
     schema::TableName,
 };
 
 /// How far the event before a range is looked for, step by step, before the whole table is asked.
 const LOOK_BACK_HOURS: [i64; 3] = [1, 24, 24 * 32];
+
+/// Batches of events that are decoded while the ones before are used.
+const DECODED_AHEAD: usize = 2;
 
 /// Memory of one sorted read; the rest goes to the system's folder for temporary files.
 const SORT_MEMORY_BYTES: usize = 256 << 20;
@@ -91,12 +94,15 @@ impl Pinned {
         extent: &Extent,
         starts: &FreshStarts,
     ) -> Result<impl Stream<Item = Result<Vec<EventRow>, Error>> + Send + use<>, Error> {
-        let order = starts.then("fold_time", "fold_time, partition < 0, \"offset\"");
-        let rows = self.stored_in_order(&extent.condition(symbol, "timestamp"), &order).await?;
-        let rows = rows.and_then(async |batch| EventColumns::new(&batch).and_then(|columns| columns.rows()));
-        let ended = stream::once(async { Ok(Vec::new()) });
+        let (extent, starts) = (extent.clone(), starts.clone());
         let mut instants = Instants { starts: starts.clone(), open: Vec::new() };
-        Ok(rows.map_ok(Some).chain(ended.map_ok(|_: Vec<EventRow>| None)).map_ok(move |batch| instants.arrange(batch)))
+        let order = Order { symbol, extent, condition: "TRUE", starts, keys: fold_keys };
+        let rows = self.in_order(order).await?.map_ok(|(batch, _)| async move {
+            tokio::task::spawn_blocking(move || EventColumns::new(&batch)?.rows()).await?
+        });
+        let rows = rows.try_buffered(DECODED_AHEAD);
+        let ended = stream::once(async { Ok(None) });
+        Ok(rows.map_ok(Some).chain(ended).map_ok(move |batch| instants.arrange(batch)))
     }
 
     /// The last event of a symbol before the extent in the order of folding; without a start, the last of all before
@@ -110,7 +116,7 @@ impl Pinned {
         extent: &Extent,
         starts: &FreshStarts,
     ) -> Result<Option<EventRow>, Error> {
-        let order = starts.then_from_the_last("fold_time", "fold_time DESC, \"offset\" DESC LIMIT 1");
+        let order = starts.then_from_the_last("fold_time DESC, \"offset\" DESC LIMIT 1");
         let Some(before) = extent.from else {
             let all = Extent { from: None, to: None, next: extent.next };
             return self.last_of(symbol, &all, &order, starts).await;
@@ -294,12 +300,16 @@ impl<'a> EventColumns<'a> {
         (0..self.offset.len()).map(|row| self.row(row)).collect()
     }
 
-    fn row(&self, row: usize) -> Result<EventRow, Error> {
-        let cause = Cause {
+    fn cause(&self, row: usize) -> Result<Cause, Error> {
+        Ok(Cause {
             partition: Partition::try_from(self.partition.value(row)).map_err(|_| unexpected("partition"))?,
             offset: self.offset.value(row),
             append_time: Timestamp::from_micros(self.ingest_time.value(row)),
-        };
+        })
+    }
+
+    fn row(&self, row: usize) -> Result<EventRow, Error> {
+        let cause = self.cause(row)?;
         let fold_time = Timestamp::from_micros(self.fold_time.value(row));
         Ok(EventRow { cause, fold_time, event: self.event(row)? })
     }
@@ -323,6 +333,22 @@ impl<'a> EventColumns<'a> {
             extra: present(self.extra, row).map(Into::into),
         })
     }
+}
+
+/// The places of events in the order of folding.
+fn fold_keys(batch: &RecordBatch, starts: &FreshStarts) -> Option<Vec<Key>> {
+    let columns = EventColumns::new(batch).ok()?;
+    let key = |row: usize| {
+        let cause = columns.cause(row).ok()?;
+        let (time, fold_time) = (columns.timestamp.value(row), columns.fold_time.value(row));
+        Some(Key {
+            epoch: starts.epoch(cause, Timestamp::from_micros(time)),
+            time: Timestamp::from_micros(fold_time),
+            backfilled: cause.is_backfilled(),
+            offset: cause.offset,
+        })
+    };
+    (0..batch.num_rows()).map(key).collect()
 }
 
 fn present(column: &StringArray, row: usize) -> Option<&str> {
