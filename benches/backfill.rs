@@ -2,11 +2,7 @@
 //!
 //! `cargo bench --bench backfill`; `SENTINEL_BENCH_TRADES` sets the number of trades (3 million).
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    reason = "a benchmark may stop at any line, and measures time"
-)]
+#![expect(clippy::unwrap_used, reason = "a benchmark may stop at any line")]
 
 use std::{
     fs::{self, File},

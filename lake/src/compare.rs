@@ -3,7 +3,7 @@
 //! Both come in the order of their keys, so that memory holds one batch of each. What a row says about the record that
 //! caused it is its key and not compared; everything else is.
 
-use std::{cmp::Ordering, pin::Pin};
+use std::cmp::Ordering;
 
 use arrow::{
     array::{Array, ArrayRef, AsArray, RecordBatch},
@@ -12,12 +12,18 @@ use arrow::{
     util::display::{ArrayFormatter, FormatOptions},
 };
 use domain::{Cause, FeatureRow, Offset, Partition, Symbol, Timestamp, WindowRow, windows::WINDOW_MICROS};
-use futures::{Stream, StreamExt};
+use futures::{StreamExt, stream::BoxStream};
 use sha2::{Digest, Sha256};
 
 pub use crate::ordered::Key;
 use crate::{
-    artifacts::hex, epochs::FreshStarts, error::Error, ordered::Order, read::Pinned, rows::TableRow, schema::TableName,
+    artifacts::hex,
+    epochs::FreshStarts,
+    error::Error,
+    ordered::{KeyedBatch, Order},
+    read::Pinned,
+    rows::TableRow,
+    schema::TableName,
     truth::Extent,
 };
 
@@ -116,9 +122,9 @@ pub struct Compared {
 pub struct Comparison {
     table: TableName,
     symbol: Symbol,
-    stored: Pin<Box<dyn Stream<Item = Result<(RecordBatch, Vec<Key>), Error>> + Send>>,
+    stored: BoxStream<'static, Result<KeyedBatch, Error>>,
     /// The batch at hand with its keys, and the place of the next row in it.
-    batch: Option<(RecordBatch, Vec<Key>)>,
+    batch: Option<KeyedBatch>,
     place: usize,
     found: Compared,
     digest: Sha256,
@@ -190,7 +196,8 @@ impl Comparison {
         let mut at = 0;
         while at < rows.len() {
             self.fetch().await?;
-            match self.stored_key().map_or(Ordering::Greater, |stored| stored.cmp(&rows[at].0)) {
+            let Some(stored) = self.stored_key() else { break };
+            match stored.cmp(&rows[at].0) {
                 Ordering::Less => self.place += 1,
                 Ordering::Greater => at += 1,
                 Ordering::Equal => {

@@ -149,19 +149,23 @@ impl Pinned {
     pub async fn log_starts(&self, late: &Self, symbol: Symbol) -> Result<Vec<LogStart>, Error> {
         let of =
             |table: &str| format!("SELECT \"offset\" AS o FROM {table} WHERE symbol = '{symbol}' AND partition >= 0");
+        // Offsets of one group lie too close to each other for the symbol to be forgotten between them.
         let sql = format!(
-            "SELECT o FROM (SELECT o, lag(o) OVER (ORDER BY o) AS before FROM ({} UNION ALL {})) \
-             WHERE before IS NULL OR o - before >= {FORGET_AFTER_OFFSETS} ORDER BY o",
+            "SELECT min(o) AS first, max(o) AS last FROM ({} UNION ALL {}) GROUP BY o / {FORGET_AFTER_OFFSETS} ORDER BY first",
             of("events"),
             of("late_events")
         );
         let failed = |e: DataFusionError| self.failed("read")(DeltaTableError::from(e));
         let context = context(&[self, late]).await?;
         let batches = context.sql(&sql).await.map_err(failed)?.collect().await.map_err(failed)?;
-        let mut offsets = Vec::new();
+        let (mut offsets, mut before) = (Vec::new(), None);
         for batch in &batches {
-            let column = batch.column(0).as_primitive_opt::<Int64Type>().ok_or_else(|| self.unexpected("offset"))?;
-            offsets.extend(column.values());
+            let column = |number: usize| batch.column(number).as_primitive_opt::<Int64Type>();
+            let (first, last) = column(0).zip(column(1)).ok_or_else(|| self.unexpected("offset"))?;
+            for (first, last) in first.values().iter().zip(last.values()) {
+                offsets.extend(before.is_none_or(|before| first - before >= FORGET_AFTER_OFFSETS).then_some(*first));
+                before = Some(last);
+            }
         }
         let mut starts = Vec::new();
         for (number, offset) in offsets.iter().enumerate() {

@@ -39,7 +39,7 @@ const PIECE_ROWS: u64 = STRETCH_ROWS / 8;
 const STRETCHES_AHEAD: usize = 2;
 
 /// Rows that are given out together, at most.
-const BATCH_ROWS: usize = 8_192;
+const BATCH_ROWS: usize = 16_384;
 
 /// A row's place among those of its symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +61,9 @@ impl Key {
         self.epoch
     }
 }
+
+/// Rows as they were written, with their keys.
+pub(crate) type KeyedBatch = (RecordBatch, Vec<Key>);
 
 /// What is read of a table, and in which order.
 #[derive(Clone, Debug)]
@@ -101,7 +104,7 @@ impl Pinned {
     pub(crate) async fn in_order(
         &self,
         order: Order,
-    ) -> Result<impl Stream<Item = Result<(RecordBatch, Vec<Key>), Error>> + Send + use<>, Error> {
+    ) -> Result<impl Stream<Item = Result<KeyedBatch, Error>> + Send + use<>, Error> {
         let table = self.table();
         let stretches = order.stretches(table, &cuts(&spans(self.delta(), table, order.symbol)?));
         // One file after the other: what is read side by side is the next stretch.
@@ -210,7 +213,7 @@ impl Rows {
         Self { batch: self.batch.slice(range.start, range.len()), keys: self.keys[range].to_vec() }
     }
 
-    fn batches(self) -> impl Iterator<Item = (RecordBatch, Vec<Key>)> {
+    fn batches(self) -> impl Iterator<Item = KeyedBatch> {
         (0..self.keys.len()).step_by(BATCH_ROWS).map(move |start| {
             let Self { batch, keys } = self.part(start..(start + BATCH_ROWS).min(self.keys.len()));
             (batch, keys)

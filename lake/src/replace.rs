@@ -5,6 +5,8 @@
 //! It is compare-and-set on a counter per symbol, carries the transaction `rewrite` and holds the table's lock, as every
 //! rewrite does; appends go on beside it. A replacement that has an id is committed once.
 
+mod background;
+
 use std::{ops::Range, time::Duration};
 
 use arrow::array::RecordBatch;
@@ -16,11 +18,12 @@ use deltalake::{
         transaction::{CommitBuilder, CommitProperties},
     },
     protocol::{DeltaOperation, SaveMode},
-    writer::{DeltaWriter, RecordBatchWriter},
+    writer::{DeltaWriter, RecordBatchWriter, WriteMode},
 };
 use domain::{Symbol, Timestamp, probe::Point, time::MICROS};
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::{
@@ -33,6 +36,8 @@ use crate::{
     schema::{SYMBOL, TableName},
     table::{failed, load, writer_properties},
 };
+
+pub use background::BackgroundWriter;
 
 /// Rows in a file, at most: what is encoded waits in memory until then.
 const FILE_ROWS: usize = 500_000;
@@ -55,10 +60,19 @@ pub struct Replacement {
     table: DeltaTable,
     writer: RecordBatchWriter,
     waiting: usize,
+    /// The file before, on its way to the disk while the next one is filled.
+    closing: Option<Closing>,
     adds: Vec<Add>,
     rows: u64,
     /// What the counter stood at when this began.
     replaced_before: i64,
+}
+
+/// A file on its way to the disk.
+struct Closing {
+    /// Rows in it.
+    rows: usize,
+    file: AbortOnDropHandle<Result<Vec<Add>, DeltaTableError>>,
 }
 
 /// What became of a replacement.
@@ -102,7 +116,8 @@ impl Lake {
         let table = load(self.store(), name).await?;
         let replaced_before = counter(&table, name, &replaced_id(symbol)).await?;
         let writer = writer(&table, name)?;
-        Ok(Replacement { name, symbol, range, table, writer, waiting: 0, adds: Vec::new(), rows: 0, replaced_before })
+        let (waiting, closing, adds, rows) = (0, None, Vec::new(), 0);
+        Ok(Replacement { name, symbol, range, table, writer, waiting, closing, adds, rows, replaced_before })
     }
 
     /// Commits a replacement under an id that no other has.
@@ -112,6 +127,7 @@ impl Lake {
     pub async fn replace(&self, mut replacement: Replacement, id: &str) -> Result<Replaced, Error> {
         let name = replacement.name;
         replacement.close_file().await?;
+        replacement.closed().await?;
         self.probe().reached(Point::FilesWritten);
         let _lock = self.wait_for_rewrite_lock(name).await?;
         for attempt in 1..=MAX_ATTEMPTS {
@@ -182,10 +198,7 @@ impl Replacement {
     /// If the rows are of another table.
     pub async fn add<R: TableRow>(&mut self, rows: &[&R]) -> Result<(), Error> {
         assert!(R::TABLE == self.name, "rows of one table are never put into another");
-        for rows in rows.chunks(FILE_ROWS) {
-            self.add_batch(R::batch(rows).map_err(|e| failed("shape rows of", self.name)(e.into()))?).await?;
-        }
-        Ok(())
+        self.add_batch(R::batch(rows).map_err(|e| failed("shape rows of", self.name)(e.into()))?).await
     }
 
     /// Adds rows that have the table's columns.
@@ -193,40 +206,53 @@ impl Replacement {
     /// # Errors
     /// Where a file cannot be written.
     pub async fn add_batch(&mut self, batch: RecordBatch) -> Result<(), Error> {
-        let rows = batch.num_rows();
-        if rows == 0 {
-            return Ok(());
+        // All rows are of one symbol: nothing is to be divided by it.
+        let partition = [(SYMBOL.to_owned(), self.symbol.as_str().into())].into_iter().collect();
+        for start in (0..batch.num_rows()).step_by(FILE_ROWS) {
+            let part = batch.slice(start, FILE_ROWS.min(batch.num_rows() - start));
+            let rows = part.num_rows();
+            if self.waiting + rows > FILE_ROWS {
+                self.close_file().await?;
+            }
+            let written = self.writer.write_partition(part, &partition, WriteMode::Default).await;
+            written.map_err(failed("write to", self.name))?;
+            self.waiting += rows;
+            self.rows += rows as u64;
         }
-        if self.waiting + rows > FILE_ROWS {
-            self.close_file().await?;
-        }
-        self.writer.write(batch).await.map_err(failed("write to", self.name))?;
-        self.waiting += rows;
-        self.rows += rows as u64;
         Ok(())
     }
 
-    /// Ends the file at hand: what comes next is in another one.
+    /// Ends the file at hand: what comes next is in another one. It goes to the disk in the background.
     ///
     /// # Errors
-    /// Where the file cannot be written.
-    ///
-    /// # Panics
-    /// If the file's statistics name another number of rows than were written: a defect.
+    /// Where the file before it cannot be written.
     pub async fn close_file(&mut self) -> Result<(), Error> {
-        if self.waiting > 0 {
-            let adds = self.writer.flush().await.map_err(failed("write to", self.name))?;
-            let written: i64 =
-                adds.iter().filter_map(|add| add.get_stats().ok().flatten()).map(|s| s.num_records).sum();
-            assert!(usize::try_from(written) == Ok(self.waiting), "files hold {written} rows of {}", self.waiting);
-            self.adds.extend(adds);
-            self.waiting = 0;
+        self.closed().await?;
+        let rows = std::mem::take(&mut self.waiting);
+        if rows > 0 {
+            let mut full = std::mem::replace(&mut self.writer, writer(&self.table, self.name)?);
+            let file = AbortOnDropHandle::new(tokio::spawn(async move { full.flush().await }));
+            self.closing = Some(Closing { rows, file });
         }
+        Ok(())
+    }
+
+    /// Waits until the file that was ended last is on the disk.
+    async fn closed(&mut self) -> Result<(), Error> {
+        let Some(Closing { rows, file }) = self.closing.take() else { return Ok(()) };
+        let adds = file.await?.map_err(failed("write to", self.name))?;
+        let stats = adds.iter().filter_map(|add| add.get_stats().ok().flatten());
+        let written: i64 = stats.map(|stats| stats.num_records).sum();
+        assert!(usize::try_from(written) == Ok(rows), "files hold {written} rows of {rows}");
+        self.adds.extend(adds);
         Ok(())
     }
 
     /// Deletes the files that were written; what cannot be deleted is left to vacuum.
     pub async fn abandon(&mut self) {
+        if let Err(error) = self.closed().await {
+            warn!(table = self.name.as_str(), %error, "a file that nobody needs is left");
+        }
         let store = self.table.log_store().object_store(None);
         for add in self.adds.drain(..) {
             if let Err(error) = store.delete(&add.path.as_str().into()).await {
@@ -471,6 +497,7 @@ mod tests {
         let before = files();
         let mut replacement = every_other(&lake).await;
         replacement.close_file().await.unwrap();
+        replacement.closed().await.unwrap();
         assert_eq!(files(), before + 2);
         replacement.abandon().await;
         assert_eq!(files(), before);

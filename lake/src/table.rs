@@ -327,7 +327,8 @@ fn transactions_of<R>(slice: &Slice<'_, R>) -> impl Iterator<Item = (String, i64
     slice.along.iter().cloned().chain([(slice.progress.clone(), slice.next)])
 }
 
-/// Snappy pages; dictionaries only where values repeat; statistics per column chunk, which is what Delta takes up.
+/// Snappy pages; dictionaries only where values repeat; statistics per column chunk, which is what Delta takes up. Times
+/// have them per page too, so that a part of a file's time is read without the rest of it.
 pub(crate) fn writer_properties() -> WriterProperties {
     let repeating = ["source", "anomaly_type", "label_anomaly_type", "side", "reason", "model_version", "partition"];
     repeating
@@ -338,6 +339,8 @@ pub(crate) fn writer_properties() -> WriterProperties {
         .set_compression(Compression::SNAPPY)
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_column_statistics_enabled("timestamp".into(), EnabledStatistics::Page)
+        .set_column_statistics_enabled("window_start".into(), EnabledStatistics::Page)
         .set_created_by(concat!("sentinel ", env!("CARGO_PKG_VERSION")).to_owned())
         .build()
 }

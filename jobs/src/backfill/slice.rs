@@ -6,14 +6,14 @@
 
 use std::{collections::BTreeMap, collections::HashSet, ops::Range};
 
-use domain::{EventRow, FeatureRow, Symbol, Timestamp, WindowRow, time::MICROS};
+use domain::{FeatureRow, Symbol, Timestamp, WindowRow, time::MICROS};
 use lake::{
     Lake, TableName,
     archive::Kline,
-    compare::Comparison,
+    compare::{Comparison, Key},
     epochs::{FreshStarts, LogStart},
     read::Pinned,
-    replace::{Replaced, Replacement},
+    replace::{BackgroundWriter, Replaced, Replacement},
     rows::KlineRow,
     truth::Extent,
 };
@@ -106,9 +106,9 @@ impl SliceJob<'_> {
     /// Merges archived events with stored ones and commits them.
     async fn put_events(&self) -> Result<SliceReport, Error> {
         for _ in 0..MAX_ATTEMPTS {
-            let mut replacement = self.lake.replacement(TableName::Events, self.symbol, self.range.clone()).await?;
+            let replacement = self.lake.replacement(TableName::Events, self.symbol, self.range.clone()).await?;
             let events = self.lake.pin(TableName::Events).await?;
-            let report = self.write_events(&events, &mut replacement).await?;
+            let (mut replacement, report) = self.write_events(&events, replacement).await?;
             if report.cancelled || report.added == 0 {
                 replacement.abandon().await;
                 return Ok(report);
@@ -121,19 +121,19 @@ impl SliceJob<'_> {
         Err(Error::Invalid(format!("other backfills of {} never rest: try again when they are done", self.symbol)))
     }
 
-    async fn write_events(&self, events: &Pinned, replacement: &mut Replacement) -> Result<SliceReport, Error> {
+    async fn write_events(
+        &self,
+        events: &Pinned,
+        replacement: Replacement,
+    ) -> Result<(Replacement, SliceReport), Error> {
         let mut report = SliceReport::default();
         let has_stored = events.count_in(self.symbol, &self.range).await? > 0;
         let mut sweep = Sweep::new(self.symbol, self.range.clone(), self.blocks.clone());
-        let mut ready: Vec<EventRow> = Vec::new();
-        loop {
-            // The next blocks are read while the rows before are written.
-            let refs: Vec<&EventRow> = ready.iter().collect();
-            let (next, written) = tokio::join!(sweep.next(), replacement.add(&refs));
-            written?;
-            let Some((part, found)) = next? else { return Ok(report) };
+        let mut writer = replacement.in_background();
+        while let Some((part, found)) = sweep.next().await? {
             if self.cancel.is_cancelled() {
-                return Ok(SliceReport { cancelled: true, ..report });
+                report.cancelled = true;
+                break;
             }
             let stored = if has_stored { stored_events(events, self.symbol, &part).await? } else { Vec::new() };
             let (read, now) = (found.len() as u64, self.now);
@@ -141,8 +141,9 @@ impl SliceJob<'_> {
             report.read += read;
             report.added += merged.added;
             (self.told)(read);
-            ready = merged.rows;
+            writer.add(merged.rows, |row| row).await?;
         }
+        Ok((writer.end().await?, report))
     }
 
     /// Folds the events again whose rows the slice changes, and commits those rows.
@@ -178,43 +179,43 @@ impl SliceJob<'_> {
         if done == [true; 2] {
             return Ok(());
         }
-        let mut features = self.lake.replacement(TableName::Features, self.symbol, range.clone()).await?;
+        let features = self.lake.replacement(TableName::Features, self.symbol, range.clone()).await?;
         let mut windows = self.lake.replacement(TableName::Windows, self.symbol, range.clone()).await?;
         let mut minutes = HashSet::new();
         let starts = events.resolved_starts(self.symbol, self.starts).await?;
         let extent = Extent { from: Some(range.start), to: Some(range.end), next: i64::MAX };
         let mut known = Known::new(self.lake, self.symbol, &extent, &starts).await?;
         let mut fold = SymbolFold::from_starts(events, self.symbol, extent, starts).await?;
-        let mut ready: Vec<FeatureRow> = Vec::new();
-        loop {
-            // The next events are folded while the rows before are written.
-            let (made, written) = tokio::join!(fold.next(), self.add_features(&mut features, &ready));
-            written?;
-            let Some(made) = made? else { break };
+        let mut writer = features.in_background();
+        while let Some(mut made) = fold.next().await? {
             if self.cancel.is_cancelled() {
-                features.abandon().await;
+                writer.end().await?.abandon().await;
                 windows.abandon().await;
                 return Ok(());
             }
-            let (made_features, made_windows) = known.date(made, self.now).await?;
-            minutes.extend(made_windows.iter().map(|row| row.window_start));
-            windows.add(&made_windows.iter().collect::<Vec<_>>()).await?;
-            ready = made_features;
+            known.date(&mut made, self.now).await?;
+            minutes.extend(made.windows.iter().map(|(_, row)| row.window_start));
+            windows.add(&made.windows.iter().map(|(_, row)| row).collect::<Vec<_>>()).await?;
+            self.write_features(&mut writer, made.features).await?;
         }
         self.keep_klines(&mut windows, &range, &minutes).await?;
-        self.commit(features, id).await?;
+        self.commit(writer.end().await?, id).await?;
         self.commit(windows, id).await
     }
 
-    async fn add_features(&self, features: &mut Replacement, rows: &[FeatureRow]) -> Result<(), Error> {
+    async fn write_features(
+        &self,
+        writer: &mut BackgroundWriter,
+        mut rows: Vec<(Key, FeatureRow)>,
+    ) -> Result<(), Error> {
         let tail = self.range.end.plus_micros(-TAIL_MICROS);
-        let cut = rows.partition_point(|row| row.timestamp < tail);
-        let (body, rest) = rows.split_at(cut);
-        features.add(&body.iter().collect::<Vec<_>>()).await?;
-        if !body.is_empty() && !rest.is_empty() {
-            features.close_file().await?;
+        let of_tail = rows.split_off(rows.partition_point(|(_, row)| row.timestamp < tail));
+        let is_cut = !rows.is_empty() && !of_tail.is_empty();
+        writer.add(rows, |(_, row)| row).await?;
+        if is_cut {
+            writer.close_file().await?;
         }
-        Ok(features.add(&rest.iter().collect::<Vec<_>>()).await?)
+        Ok(writer.add(of_tail, |(_, row)| row).await?)
     }
 
     /// Keeps the klines of minutes that nothing was folded in.
@@ -308,13 +309,15 @@ impl Known {
         })
     }
 
-    async fn date(&mut self, made: MadeAgain, now: Timestamp) -> Result<(Vec<FeatureRow>, Vec<WindowRow>), Error> {
-        let of_features = self.features.known_since(&made.features).await?;
-        let of_windows = self.windows.known_since(&made.windows).await?;
-        let features = made.features.into_iter().zip(of_features);
-        let features = features.map(|((_, row), since)| FeatureRow { ingest_time: since.unwrap_or(now), ..row });
-        let windows = made.windows.into_iter().zip(of_windows);
-        let windows = windows.map(|((_, row), since)| WindowRow { ingest_time: since.unwrap_or(now), ..row });
-        Ok((features.collect(), windows.collect()))
+    async fn date(&mut self, made: &mut MadeAgain, now: Timestamp) -> Result<(), Error> {
+        let since = self.features.known_since(&made.features).await?;
+        for ((_, row), since) in made.features.iter_mut().zip(since) {
+            row.ingest_time = since.unwrap_or(now);
+        }
+        let since = self.windows.known_since(&made.windows).await?;
+        for ((_, row), since) in made.windows.iter_mut().zip(since) {
+            row.ingest_time = since.unwrap_or(now);
+        }
+        Ok(())
     }
 }

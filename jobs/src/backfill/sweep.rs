@@ -9,12 +9,13 @@ use std::{collections::HashSet, ops::Range, sync::Arc};
 
 use domain::{Symbol, Timestamp, time::MICROS};
 use lake::archive::{ArchiveFile, Archived};
+use tokio::task::JoinHandle;
 
-use super::decode::{Decoded, decode};
+use super::decode::{Decoded, DecodedBlock, decode};
 use crate::error::Error;
 
 /// Rows that are given out together, about: blocks are read until so many are complete.
-const ROWS: usize = 200_000;
+const ROWS: usize = 65_536;
 
 /// Rows that wait at most.
 const MAX_ROWS: usize = 1_200_000;
@@ -53,8 +54,12 @@ pub struct Sweep {
     /// Blocks whose rows wait.
     held: HashSet<usize>,
     waiting: Vec<Found>,
+    /// The block that is decoded while the rows before it are used.
+    ahead: Option<(usize, Decoding)>,
     most: usize,
 }
+
+type Decoding = JoinHandle<Result<DecodedBlock, Error>>;
 
 impl Sweep {
     /// A sweep over the rows of a symbol in a half-open range; `blocks` are all that hold any.
@@ -62,7 +67,7 @@ impl Sweep {
     pub fn new(symbol: Symbol, range: Range<Timestamp>, mut blocks: Vec<BlockOf>) -> Self {
         blocks.retain(|block| block.first < range.end && block.last >= range.start);
         blocks.sort_by_key(|block| (block.first, block.number, block.block));
-        Self { symbol, range, blocks, held: HashSet::new(), waiting: Vec::new(), most: MAX_ROWS }
+        Self { symbol, range, blocks, held: HashSet::new(), waiting: Vec::new(), ahead: None, most: MAX_ROWS }
     }
 
     /// The next part of the range and its rows, by time and id; `None` at the end of the range.
@@ -107,11 +112,10 @@ impl Sweep {
 
     /// Reads a block and keeps what is of the symbol, below `end` and not given out yet.
     async fn hold(&mut self, number: usize, end: Timestamp) -> Result<(), Error> {
-        let BlockOf { file, number: of, block, .. } = self.blocks[number].clone();
+        let of = self.blocks[number].number;
         let (symbol, start) = (self.symbol, self.range.start);
         let keep_all = end == self.range.end;
-        let read = tokio::task::spawn_blocking(move || decode(&file, block)).await??;
-        let Decoded::Trades(rows) = read.rows else { return Ok(()) };
+        let Decoded::Trades(rows) = self.decoded(number).await?.rows else { return Ok(()) };
         let wanted = rows.into_iter().filter(|row| {
             let time = row.event.timestamp;
             row.event.symbol == symbol && time >= start && (keep_all || time < end)
@@ -119,6 +123,22 @@ impl Sweep {
         self.waiting.extend(wanted.map(|row| Found { file: of, row }));
         self.held.insert(number);
         Ok(())
+    }
+
+    /// A block's rows; the decoding of the one after it is begun.
+    async fn decoded(&mut self, number: usize) -> Result<DecodedBlock, Error> {
+        let decoding = match self.ahead.take() {
+            Some((ahead, decoding)) if ahead == number => decoding,
+            _ => self.begin_to_decode(number),
+        };
+        let next = (number + 1..self.blocks.len()).find(|next| !self.held.contains(next));
+        self.ahead = next.map(|next| (next, self.begin_to_decode(next)));
+        decoding.await?
+    }
+
+    fn begin_to_decode(&self, number: usize) -> Decoding {
+        let BlockOf { file, block, .. } = self.blocks[number].clone();
+        tokio::task::spawn_blocking(move || decode(&file, block))
     }
 
     /// Drops the later half of what waits; the end of what is left.

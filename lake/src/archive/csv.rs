@@ -8,6 +8,7 @@
 use std::{fs::File, io::Cursor, path::Path, sync::Arc};
 
 use domain::{Event, Side, Source, Symbol, Timestamp, windows::WINDOW_MICROS};
+use memchr::memchr3_iter;
 use polars::prelude::{CsvParseOptions, CsvReadOptions, DataFrame, DataType, Field, Schema, SerReader, StringChunked};
 
 use super::{
@@ -21,6 +22,15 @@ use crate::{error::Error, settled::AGGREGATED};
 
 /// The columns of each kind.
 const COLUMNS: [(Content, usize); 3] = [(Content::Trades, 7), (Content::AggTrades, 8), (Content::Klines, 12)];
+
+/// Those that are read of `id,price,qty,quoteQty,time,isBuyerMaker,isBestMatch`.
+const OF_TRADES: &[usize] = &[0, 1, 2, 4, 5];
+
+/// Those that are read of `aggTradeId,price,qty,firstTradeId,lastTradeId,time,isBuyerMaker,isBestMatch`.
+const OF_AGG_TRADES: &[usize] = &[0, 1, 2, 3, 4, 5, 6];
+
+/// Those that are read of `openTime,open,high,low,close,volume,closeTime,quoteVolume,count,...`.
+const OF_KLINES: &[usize] = &[0, 1, 2, 3, 4, 5, 6, 7, 8];
 
 /// A CSV file of one symbol.
 pub(super) struct CsvFile {
@@ -82,7 +92,7 @@ impl CsvFile {
         let bytes = self.text.bytes_of(block).map_err(Error::file("read", path))?;
         let is_last = self.text.is_last(block);
         let Sound { bytes, lines, mut refused } = sound_lines(bytes, self.columns, is_last);
-        let frame = split(&bytes, self.columns)
+        let frame = split(&bytes, self.columns, self.columns_read())
             .map_err(|error| super::refused(path, format!("cannot be split into columns: {error}")))?;
         let (rows, times) = match self.content {
             Content::Klines => self.klines(&frame, &lines, &mut refused),
@@ -99,9 +109,17 @@ impl CsvFile {
         Ok(Block { rows, refused: refused.into_iter().map(|(_, refused)| refused).collect() })
     }
 
+    const fn columns_read(&self) -> &'static [usize] {
+        match self.content {
+            Content::AggTrades => OF_AGG_TRADES,
+            Content::Klines => OF_KLINES,
+            _ => OF_TRADES,
+        }
+    }
+
     fn trades(&self, frame: &DataFrame, block: usize, lines: &Lines, refused: &mut Vec<(u64, Refused)>) -> Read {
         let is_aggregated = self.content == Content::AggTrades;
-        let cells = Cells::new(frame, if is_aggregated { &[0, 1, 2, 3, 4, 5, 6] } else { &[0, 1, 2, 4, 5] });
+        let cells = Cells::new(frame);
         let (mut rows, mut times) = (Vec::with_capacity(frame.height()), Vec::new());
         for row in 0..frame.height() {
             let line = lines.number(row);
@@ -121,14 +139,14 @@ impl CsvFile {
         (Rows::Trades(rows), times)
     }
 
-    /// `id,price,qty,quoteQty,time,isBuyerMaker,isBestMatch`; of these the cells at 0, 1, 2, 4 and 5.
+    /// The cells are those of [`OF_TRADES`].
     fn trade(&self, cells: &Cells<'_>, row: usize) -> Result<Event, Wrong> {
         let time = time(cells.text(3, row))?;
         let at = |reason| (Some(time), reason);
         self.event(time, cells, row, cells.text(4, row), whole("id", cells.text(0, row)).map_err(at)?, None)
     }
 
-    /// `aggTradeId,price,qty,firstTradeId,lastTradeId,time,isBuyerMaker,isBestMatch`: one event, under its last trade.
+    /// One event, under its last trade; the cells are those of [`OF_AGG_TRADES`].
     fn aggregated(&self, cells: &Cells<'_>, row: usize) -> Result<Event, Wrong> {
         let time = time(cells.text(5, row))?;
         let at = |reason| (Some(time), reason);
@@ -176,7 +194,7 @@ impl CsvFile {
     }
 
     fn klines(&self, frame: &DataFrame, lines: &Lines, refused: &mut Vec<(u64, Refused)>) -> Read {
-        let cells = Cells::new(frame, &[0, 1, 2, 3, 4, 5, 6, 7, 8]);
+        let cells = Cells::new(frame);
         let (mut rows, mut times) = (Vec::with_capacity(frame.height()), Vec::new());
         for row in 0..frame.height() {
             let line = lines.number(row);
@@ -191,7 +209,7 @@ impl CsvFile {
         (Rows::Klines(rows), times)
     }
 
-    /// `openTime,open,high,low,close,volume,closeTime,quoteVolume,count,...`.
+    /// The cells are those of [`OF_KLINES`].
     fn kline(&self, cells: &Cells<'_>, row: usize) -> Result<Kline, Wrong> {
         let open_time = time(cells.text(0, row))?;
         let at = |reason: String| (Some(open_time), reason);
@@ -239,9 +257,8 @@ type Wrong = (Option<Timestamp>, String);
 struct Cells<'a>(Vec<&'a StringChunked>);
 
 impl<'a> Cells<'a> {
-    fn new(frame: &'a DataFrame, columns: &[usize]) -> Self {
-        let of = |column: &usize| frame.columns().get(*column)?.as_materialized_series().str().ok();
-        Self(columns.iter().filter_map(of).collect())
+    fn new(frame: &'a DataFrame) -> Self {
+        Self(frame.columns().iter().filter_map(|column| column.as_materialized_series().str().ok()).collect())
     }
 
     /// A cell's text, empty where there is none.
@@ -282,24 +299,28 @@ fn sound_lines(bytes: Vec<u8>, columns: usize, ends_file: bool) -> Sound {
     let (mut lines, mut refused) = (Lines::default(), Vec::new());
     let mut spoiled: Vec<std::ops::Range<usize>> = Vec::new();
     let (mut start, mut number) = (0, 0);
-    while start < bytes.len() {
-        let length = bytes[start..].iter().position(|byte| *byte == b'\n');
-        let end = length.map_or(bytes.len(), |length| start + length);
-        number += 1;
-        let line = &bytes[start..end];
-        let found = 1 + line.iter().map(|byte| usize::from(*byte == b',')).sum::<usize>();
-        if found != columns || line.contains(&b'"') {
-            lines.left_out.push(number);
-            spoiled.push(start..(end + 1).min(bytes.len()));
-            let is_blank = line.trim_ascii().is_empty();
-            if !is_blank {
-                let torn = length.is_none() && ends_file && found < columns;
-                let what = if torn { "the last line is torn: " } else { "" };
-                let reason = format!("{what}{found} columns instead of {columns}");
-                refused.push((number, Refused { line: number, time: None, reason }));
+    let (mut found, mut has_quotes) = (1, false);
+    // The end of the file ends a line as well.
+    let marks = memchr3_iter(b'\n', b',', b'"', &bytes).chain((bytes.last() != Some(&b'\n')).then_some(bytes.len()));
+    for at in marks {
+        match bytes.get(at) {
+            Some(b',') => found += 1,
+            Some(b'"') => has_quotes = true,
+            end => {
+                number += 1;
+                if found != columns || has_quotes {
+                    lines.left_out.push(number);
+                    spoiled.push(start..(at + 1).min(bytes.len()));
+                    if !bytes[start..at].trim_ascii().is_empty() {
+                        let torn = end.is_none() && ends_file && found < columns;
+                        let what = if torn { "the last line is torn: " } else { "" };
+                        let reason = format!("{what}{found} columns instead of {columns}");
+                        refused.push((number, Refused { line: number, time: None, reason }));
+                    }
+                }
+                (start, found, has_quotes) = (at + 1, 1, false);
             }
         }
-        start = end + 1;
     }
     if spoiled.is_empty() {
         return Sound { bytes, lines, refused };
@@ -314,8 +335,8 @@ fn sound_lines(bytes: Vec<u8>, columns: usize, ends_file: bool) -> Sound {
     Sound { bytes: kept, lines, refused }
 }
 
-/// The columns of a block, as text.
-fn split(bytes: &[u8], columns: usize) -> polars::prelude::PolarsResult<DataFrame> {
+/// The columns of a block that are read, as text.
+fn split(bytes: &[u8], columns: usize, read: &[usize]) -> polars::prelude::PolarsResult<DataFrame> {
     if bytes.is_empty() {
         return Ok(DataFrame::empty());
     }
@@ -324,11 +345,12 @@ fn split(bytes: &[u8], columns: usize) -> polars::prelude::PolarsResult<DataFram
     let options = CsvReadOptions::default()
         .with_has_header(false)
         .with_schema(Some(Arc::new(texts)))
+        .with_projection(Some(Arc::new(read.to_vec())))
         .with_n_threads(Some(1))
         .with_rechunk(true)
         .with_parse_options(parse);
     let frame = options.into_reader_with_file_handle(Cursor::new(bytes)).finish()?;
-    debug_assert!(frame.width() == columns, "lines of another width were taken out");
+    debug_assert!(frame.width() == read.len(), "lines of another width were taken out");
     Ok(frame)
 }
 

@@ -9,13 +9,14 @@ use std::{
 };
 
 use flate2::read::MultiGzDecoder;
+use memchr::{memchr, memchr_iter};
 use zip::ZipArchive;
 
 use super::refused;
 use crate::error::Error;
 
 /// About how many bytes a block has.
-pub(super) const BLOCK_BYTES: u64 = 8 << 20;
+pub(super) const BLOCK_BYTES: u64 = 2 << 20;
 
 /// Bytes read at a time while a line's end is looked for, or lines are counted.
 const PIECE: usize = 1 << 16;
@@ -67,7 +68,7 @@ impl TextFile {
         while at < end {
             let wanted = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
             self.file.read_exact_at(&mut piece[..wanted], at)?;
-            lines += piece[..wanted].iter().map(|byte| u64::from(*byte == b'\n')).sum::<u64>();
+            lines += memchr_iter(b'\n', &piece[..wanted]).count() as u64;
             at += wanted as u64;
         }
         Ok(lines)
@@ -103,7 +104,7 @@ fn line_end(file: &File, mut at: u64) -> io::Result<Option<u64>> {
         if read == 0 {
             return Ok(None);
         }
-        if let Some(found) = piece[..read].iter().position(|byte| *byte == b'\n') {
+        if let Some(found) = memchr(b'\n', &piece[..read]) {
             return Ok(Some(at + found as u64));
         }
         at += read as u64;
