@@ -58,7 +58,7 @@ async fn plan(args: &PlanArgs, settings: &Settings, progress: &Progress) -> anyh
     let request = request(&args.what)?;
     let (app, parts) = open(settings).await?;
     let plan = prepare(&parts, &request, progress).await?;
-    show_plan(&plan, args.output.json)?;
+    show_plan(&plan, &request, args.output.json)?;
     if let Some(path) = &args.file {
         let slices = plan.slices.iter().map(slice_json).collect();
         let file = PlanFile { request, digest: plan.digest(), files: run::files_of(&plan.scan), slices };
@@ -83,7 +83,7 @@ async fn fill(args: &RunArgs, settings: &Settings, progress: &Progress) -> anyho
         return Err(Refused(format!("the plan has changed since it was exported: {}", change(&exported, &plan))).into());
     }
     if !args.execute {
-        show_plan(&plan, args.output.json)?;
+        show_plan(&plan, &request, args.output.json)?;
         if !args.output.json && plan.due_rows() > 0 {
             output::line("nothing was written: --execute does it")?;
         }
@@ -101,6 +101,9 @@ async fn fill(args: &RunArgs, settings: &Settings, progress: &Progress) -> anyho
     }
     for slice in plan.slices.iter().filter(|slice| matches!(slice.action, Action::Wait(_))) {
         tracing::warn!("{} waits: {}", slice.name(), slice.reason);
+    }
+    for sentence in plan.nothing_of(&request) {
+        tracing::warn!("{sentence}");
     }
     if plan.due_rows() == 0 {
         output::line(nothing_to_do(&plan))?;
@@ -332,10 +335,10 @@ fn refusals(plan: &Plan) -> Vec<String> {
     plan.scan.refused.iter().cloned().chain(slices).collect()
 }
 
-fn show_plan(plan: &Plan, as_json: bool) -> anyhow::Result<()> {
+fn show_plan(plan: &Plan, request: &BackfillRequest, as_json: bool) -> anyhow::Result<()> {
     if as_json {
         return output::json(&json!({"digest": plan.digest(), "refused_files": plan.scan.refused,
-                                    "slices": plan.slices.iter().map(slice_json).collect::<Vec<_>>()}));
+                                    "nothing_of": plan.nothing_of(request), "slices": plan.slices.iter().map(slice_json).collect::<Vec<_>>()}));
     }
     let row = |slice: &PlannedSlice| {
         let counts = [slice.rows, slice.new_rows, slice.stored, slice.bytes].map(|count| count.to_string());
@@ -352,6 +355,9 @@ fn show_plan(plan: &Plan, as_json: bool) -> anyhow::Result<()> {
     output::table(&heading, &plan.slices.iter().map(row).collect::<Vec<Vec<String>>>())?;
     for refused in &plan.scan.refused {
         output::line(&format!("refused: {refused}"))?;
+    }
+    for sentence in plan.nothing_of(request) {
+        output::line(&sentence)?;
     }
     Ok(())
 }

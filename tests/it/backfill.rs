@@ -373,6 +373,16 @@ fn what_cannot_be_read_is_said_and_leaves_the_rest_unharmed() {
     }
     let nothing = data.run("backfill run archives/SOLUSDT-trades-good.csv --from 2020-01-01 --to 2020-01-02 --execute");
     assert!(nothing.contains("the archives hold nothing of what was asked for"), "{nothing}");
+    for (arguments, sentence) in [
+        (
+            "--from 2020-01-01 --to 2020-01-02",
+            "nothing of SOL-USDT in the time that was asked for: they hold rows from 2024-03-09T16:00:00Z to",
+        ),
+        ("--symbols SOL-USDT,XRP-USDT", "the archives hold nothing of XRP-USDT"),
+    ] {
+        let planned = plan(&data, &format!("archives/SOLUSDT-trades-good.csv {arguments}"));
+        assert!(planned["nothing_of"].to_string().contains(sentence), "{planned}");
+    }
 }
 
 #[test]

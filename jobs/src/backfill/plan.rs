@@ -4,7 +4,7 @@
 //! that the new rows are counted and not guessed.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     ops::Range,
 };
 
@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 use streams::EventLog;
 
 use super::{
+    BackfillRequest,
     merge::merge,
     scan::{Counted, Grade, Scan, SliceKey},
     sweep::Sweep,
@@ -129,6 +130,23 @@ impl Plan {
         }
         let bytes = digest.finalize();
         bytes.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
+    }
+
+    /// What was asked for and archives hold nothing of, a sentence each; `request` is what the plan was made for.
+    #[must_use]
+    pub fn nothing_of(&self, request: &BackfillRequest) -> Vec<String> {
+        let has_rows = |symbol: Symbol| self.slices.iter().any(|slice| slice.symbol == symbol);
+        let elsewhere = |symbol: Symbol| match self.scan.outside.get(&symbol) {
+            Some((first, last)) => {
+                let what = if request.gaps { "around missing trades" } else { "in the time that was asked for" };
+                format!("the archives hold nothing of {symbol} {what}: they hold rows from {first} to {last}")
+            }
+            None => format!("the archives hold nothing of {symbol}"),
+        };
+        let named = request.symbols.iter().filter_map(|text| Symbol::parse(text).ok());
+        let asked: BTreeSet<Symbol> =
+            if request.symbols.is_empty() { self.scan.outside.keys().copied().collect() } else { named.collect() };
+        asked.into_iter().filter(|symbol| !has_rows(*symbol)).map(elsewhere).collect()
     }
 
     /// Rows of the slices that are to be done.

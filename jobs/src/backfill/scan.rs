@@ -94,6 +94,12 @@ pub struct Counted {
     pub files: BTreeSet<usize>,
 }
 
+/// Rows by slice.
+pub type Slices = BTreeMap<SliceKey, Counted>;
+
+/// The first and the last time of each symbol.
+pub type Times = BTreeMap<Symbol, (Timestamp, Timestamp)>;
+
 /// What archives hold.
 #[derive(Debug, Default)]
 pub struct Scan {
@@ -102,9 +108,11 @@ pub struct Scan {
     /// Files that cannot be read, each with the reason.
     pub refused: Vec<String>,
     /// By symbol, start and grade.
-    pub slices: BTreeMap<SliceKey, Counted>,
+    pub slices: Slices,
     /// The blocks of every symbol.
     pub blocks: BTreeMap<(Symbol, Grade), Vec<BlockOf>>,
+    /// The first and the last time of rows that were not asked for, by symbol.
+    pub outside: Times,
 }
 
 /// How time is cut, and which part of it counts.
@@ -174,23 +182,28 @@ pub async fn scan(
         tokio::task::spawn_blocking(move || {
             let decoded = decode(&file, block)?;
             let hopeless = hopeless(&file, &decoded);
-            Ok::<_, Error>((number, block, count(number, &file, decoded, &cut), hopeless))
+            let (counted, outside) = count(number, &file, decoded, &cut);
+            Ok::<_, Error>((number, block, counted, outside, hopeless))
         })
     });
     let mut counts = stream::iter(counts).buffered(BLOCKS_AT_A_TIME);
     let mut bytes = 0;
     while let Some(read) = counts.next().await {
-        let (number, block, counted, hopeless) = read??;
+        let (number, block, counted, outside, hopeless) = read??;
         scan.refused.extend(hopeless);
         bytes += scan.files[number].bytes() / scan.files[number].blocks().max(1) as u64;
         told(bytes);
         scan.add(number, block, counted);
+        for (symbol, (first, last)) in outside {
+            let known = scan.outside.entry(symbol).or_insert((first, last));
+            *known = (known.0.min(first), known.1.max(last));
+        }
     }
     Ok(scan)
 }
 
 impl Scan {
-    fn add(&mut self, number: usize, block: usize, counted: BTreeMap<SliceKey, Counted>) {
+    fn add(&mut self, number: usize, block: usize, counted: Slices) {
         let file = self.files[number].clone();
         for (key, more) in counted {
             if let Some((first, last)) = more.times {
@@ -240,10 +253,10 @@ fn hopeless(file: &ArchiveFile, block: &DecodedBlock) -> Option<String> {
     Some(format!("`{path}`: {lines} lines cannot be read and no line near them; line {line}: {reason}"))
 }
 
-/// Counts the rows of a block.
-fn count(number: usize, file: &ArchiveFile, block: DecodedBlock, cut: &Cut) -> BTreeMap<SliceKey, Counted> {
+/// Counts the rows of a block; of those that are in no slice the times are told.
+fn count(number: usize, file: &ArchiveFile, block: DecodedBlock, cut: &Cut) -> (Slices, Times) {
     let grade = Grade::of(file.content());
-    let mut counted: BTreeMap<SliceKey, Counted> = BTreeMap::new();
+    let (mut counted, mut outside) = (Slices::new(), Times::new());
     let rows: Vec<(Symbol, Timestamp, bool)> = match &block.rows {
         Decoded::Trades(rows) => {
             let simulated = |event: &domain::Event| event.source.kind() == domain::Kind::Simulated;
@@ -267,6 +280,9 @@ fn count(number: usize, file: &ArchiveFile, block: DecodedBlock, cut: &Cut) -> B
         }
         if at.is_some() {
             of_slice.row(*time, *simulated);
+        } else {
+            let known = outside.entry(*symbol).or_insert((*time, *time));
+            *known = (known.0.min(*time), known.1.max(*time));
         }
     }
     settle(&at, &mut of_slice);
@@ -277,7 +293,7 @@ fn count(number: usize, file: &ArchiveFile, block: DecodedBlock, cut: &Cut) -> B
         slice.files.insert(number);
     }
     refuse(file, &rows, block.refused, cut, grade, &mut counted);
-    counted
+    (counted, outside)
 }
 
 /// Books refused lines to the slices of their times; one without a time to every slice of the block.
@@ -287,7 +303,7 @@ fn refuse(
     refused: Vec<Refused>,
     cut: &Cut,
     grade: Grade,
-    counted: &mut BTreeMap<SliceKey, Counted>,
+    counted: &mut Slices,
 ) {
     for Refused { line, time, reason } in refused {
         let text = format!("`{}` line {line}: {reason}", file.path().display());
