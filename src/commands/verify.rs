@@ -66,7 +66,9 @@ fn show(reports: &[TableReport], log: Option<&LogReport>) -> anyhow::Result<()> 
     }
     let Some(log) = log else { return Ok(()) };
     let LogReport { records, control, wrong, first } = log;
-    output::line(&format!("log: {records} records, {control} of them heartbeats; {wrong} without exactly one fate"))?;
+    output::line(&format!(
+        "log: {records} records, {control} of them heartbeats or floors; {wrong} without exactly one fate"
+    ))?;
     for (partition, offset, rows) in first {
         output::line(&format!("record {partition}:{offset} has {rows} rows"))?;
     }

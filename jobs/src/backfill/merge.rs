@@ -1,8 +1,8 @@
 //! Stored events and archived ones as one: by trade id, ordered by event time and trade id.
 //!
 //! What is stored stays as it is, only its place in the order of folding becomes that of its time. Of archived rows with
-//! one id the earliest counts, then the first by file and place. Rows without an id are told apart by what they say, and by how often it is
-//! said. Pure: the same rows give the same events, in whatever order they come.
+//! one id the earliest counts, then the first by file and place. Rows without an id are told apart by what they say, and
+//! by how often it is said. Pure: the same rows give the same events, in whatever order they come.
 
 use std::collections::{HashMap, HashSet};
 

@@ -144,8 +144,9 @@ impl Plan {
             None => format!("the archives hold nothing of {symbol}"),
         };
         let named = request.symbols.iter().filter_map(|text| Symbol::parse(text).ok());
-        let asked: BTreeSet<Symbol> =
-            if request.symbols.is_empty() { self.scan.outside.keys().copied().collect() } else { named.collect() };
+        // Where nothing is missing of a symbol, nothing was asked of it.
+        let all = request.symbols.is_empty() && !request.gaps;
+        let asked: BTreeSet<Symbol> = if all { self.scan.outside.keys().copied().collect() } else { named.collect() };
         asked.into_iter().filter(|symbol| !has_rows(*symbol)).map(elsewhere).collect()
     }
 
