@@ -147,6 +147,32 @@ pub struct MadeAgain {
     pub windows: Vec<(Key, WindowRow)>,
 }
 
+impl MadeAgain {
+    /// The rows in parts of so much event time each, in their order; a window is in the part in which events reach its end.
+    #[must_use]
+    pub fn in_parts(self, micros: i64) -> Vec<Self> {
+        let mut parts = vec![Self::default()];
+        let mut until = None;
+        for (key, row) in self.features {
+            let end = *until.get_or_insert(row.timestamp.plus_micros(micros));
+            if row.timestamp >= end {
+                parts.push(Self::default());
+                until = Some(row.timestamp.plus_micros(micros));
+            }
+            let part = parts.len() - 1;
+            parts[part].features.push((key, row));
+        }
+        let last = parts.len() - 1;
+        let reaches = |part: &Self, end: Timestamp| part.features.last().is_some_and(|(_, row)| row.timestamp >= end);
+        for (key, row) in self.windows {
+            let end = row.window_start.plus_micros(WINDOW_MICROS);
+            let of = parts.iter().position(|part| reaches(part, end)).unwrap_or(last);
+            parts[of].windows.push((key, row));
+        }
+        parts
+    }
+}
+
 impl FoldAgain {
     /// A fold that goes on after the event `before`.
     fn new(extent: Extent, starts: FreshStarts, before: Option<&EventRow>) -> Self {

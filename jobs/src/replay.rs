@@ -32,6 +32,9 @@ use crate::{
 /// Changed verdicts that are told one by one, per symbol.
 pub const CHANGES_TOLD: usize = 10;
 
+/// How much of the time that a paced replay takes passes between two groups of its rows.
+const DUE_TOGETHER: Duration = Duration::from_secs(1);
+
 /// What is replayed.
 #[derive(Clone, Debug)]
 pub struct ReplayRequest {
@@ -191,18 +194,20 @@ impl SymbolJob<'_> {
             diff: None,
         };
         let mut number = 0;
-        while let Some(made) = fold.next().await? {
-            if !self.keep_pace(&made, cancel).await {
-                break;
-            }
-            let predictions = self.score(&made.features).await?;
-            replayed.count(&made, &predictions);
-            if let Some(shadow) = self.shadow {
-                self.write(shadow, &made, &predictions, number).await?;
-                number += 1;
-            }
-            if let Some(against) = &mut against {
-                against.take_in(&made, &predictions).await?;
+        'fold: while let Some(made) = fold.next().await? {
+            for made in self.at_pace(made) {
+                if !self.keep_pace(&made, cancel).await {
+                    break 'fold;
+                }
+                let predictions = self.score(&made.features).await?;
+                replayed.count(&made, &predictions);
+                if let Some(shadow) = self.shadow {
+                    self.write(shadow, &made, &predictions, number).await?;
+                    number += 1;
+                }
+                if let Some(against) = &mut against {
+                    against.take_in(&made, &predictions).await?;
+                }
             }
         }
         if let Some(against) = against {
@@ -221,6 +226,16 @@ impl SymbolJob<'_> {
             waiting: Vec::new().into_iter(),
             verdicts: VerdictDiff::default(),
         })
+    }
+
+    /// The rows in the parts that are due together: all of them, where nothing waits.
+    fn at_pace(&self, made: MadeAgain) -> Vec<MadeAgain> {
+        if self.pace.is_full_speed() {
+            return vec![made];
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "a span beyond i64 is as good as none")]
+        let span = (DUE_TOGETHER.as_secs_f64() * self.request.speed * 1e6) as i64;
+        made.in_parts(span.max(1))
     }
 
     /// Waits until the last of the rows is due; false where the replay was cancelled.

@@ -75,3 +75,17 @@ fn a_shadow_holds_the_same_rows_and_is_never_written_twice() {
     let unknown = data.sentinel("replay --symbols DOGE-USDT").output().unwrap();
     assert!(printed(&unknown).contains("no events of DOGE-USDT"), "{}", printed(&unknown));
 }
+
+#[test]
+fn a_paced_replay_gives_the_same_rows_as_one_at_full_speed() {
+    let data = with_two_models();
+    let range = "--from 2024-03-09T16:10:00Z --to 2024-03-09T16:20:00Z --symbols ETH-USDT --into shadow";
+    data.run(&format!("replay {range} --name fast"));
+    // Ten minutes of event time in three seconds, in as many groups of rows.
+    data.run(&format!("replay {range} --name paced --speed 200"));
+    for table in [TableName::Features, TableName::Windows, TableName::Predictions] {
+        let fast = data.rows_in("shadow/fast", table, &[]);
+        assert!(!fast.is_empty());
+        assert_eq!(data.rows_in("shadow/paced", table, &[]), fast, "{}", table.as_str());
+    }
+}
