@@ -16,12 +16,12 @@ use jobs::{
     workshop::Workshop,
 };
 use lake::{Lake, TableName, registry::Registry};
-use streams::{EmbeddedLog, EventLog};
+use streams::EventLog;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::{clock::SystemClock, config::Settings, crash, settings_to_parts};
+use crate::{clock::SystemClock, config::Settings, crash, log_engine};
 
 /// Predictions that the feed is filled with at a start.
 const RESTORED_PREDICTIONS: usize = jobs::feed::LIVE_KEPT;
@@ -29,7 +29,7 @@ const RESTORED_PREDICTIONS: usize = jobs::feed::LIVE_KEPT;
 /// Everything that commands work with.
 pub struct App {
     /// The event log.
-    pub log: Arc<EmbeddedLog>,
+    pub log: Arc<dyn EventLog>,
     /// The tables.
     pub lake: Arc<Lake>,
     /// The model registry.
@@ -63,8 +63,7 @@ impl App {
         let data = &settings.data.dir;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let probe = crash::probe()?;
-        let topic = settings_to_parts::topic(&settings.log);
-        let log = EmbeddedLog::open(&data.join("log").join("events.db"), &topic, clock.clone()).await?;
+        let log = log_engine::open(&settings.log, data, clock.clone()).await?;
         let lake = Arc::new(Lake::open_with_probe(&data.join("lake"), probe.clone()).await?);
         let registry = Registry::open(&data.join("registry.db")).await?;
         let models_dir = data.join("models");
@@ -73,7 +72,7 @@ impl App {
         let metrics = Arc::new(Metrics::new());
         metrics.model_activated(champion.as_ref().map_or(0, |model| model.version));
         Ok(Self {
-            log: Arc::new(log),
+            log,
             lake,
             registry,
             models,

@@ -56,6 +56,14 @@ pub struct GlobalArgs {
     pub log_level: Option<String>,
 }
 
+/// Where the event log is, for commands that write it or read all of it.
+#[derive(Args, Clone, Debug)]
+pub struct LogArgs {
+    /// The event log: embedded, or a Fluvio cluster as fluvio://HOST:PORT [default: embedded]
+    #[arg(long = "log", value_name = "LOG")]
+    pub engine: Option<String>,
+}
+
 /// What to do. The order is the order in which data flows.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
@@ -107,6 +115,7 @@ Examples:
   sentinel up --symbols BTC-USDT,SOL-USDT --bind 127.0.0.1:9000
   sentinel --data-dir live up --source binance --symbols BTC-USDT,ETH-USDT
   sentinel --data-dir real up --source file btcusdt.gz ethusdt.gz --speed 1
+  sentinel up --log fluvio://127.0.0.1:9003
 
 A live market goes on with what is traded now; `sentinel gaps` names what was missed.
 A second start goes on exactly where the first ended. Ctrl-C flushes and exits 0.")]
@@ -128,6 +137,8 @@ pub struct UpArgs {
     /// The address to serve at [default: 127.0.0.1:8000]
     #[arg(long, value_name = "HOST:PORT")]
     pub bind: Option<String>,
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 const SIMULATED: &str = "Simulated market";
@@ -219,6 +230,8 @@ pub struct IngestFileArgs {
     /// Nothing follows these files: close their last windows
     #[arg(long = "final")]
     pub is_final: bool,
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// `sentinel ingest simulated`
@@ -229,6 +242,8 @@ pub struct IngestSimulatedArgs {
     /// Times the real pace, 0 = as fast as possible [default: 1]
     #[arg(long, value_name = "N")]
     pub speed: Option<f64>,
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// `sentinel ingest binance`
@@ -237,6 +252,8 @@ pub struct IngestBinanceArgs {
     /// The markets [default: BTC-USDT,ETH-USDT,BNB-USDT]
     #[arg(long, value_name = "S,...", value_delimiter = ',')]
     pub symbols: Option<Vec<Symbol>>,
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// `sentinel stream`
@@ -252,6 +269,8 @@ pub struct StreamArgs {
     /// The partitions to fold, such as 0-3 or 0,2 [default: all]
     #[arg(long, value_name = "LIST")]
     pub partitions: Option<PartitionList>,
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// `sentinel serve`
@@ -261,6 +280,8 @@ pub struct ServeArgs {
     /// The address to serve at [default: 127.0.0.1:8000]
     #[arg(long, value_name = "HOST:PORT")]
     pub bind: Option<String>,
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// `sentinel train`
@@ -649,6 +670,8 @@ pub enum DeadLettersCommand {
 pub struct DoctorArgs {
     #[command(flatten)]
     pub output: OutputArgs,
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// `sentinel config`

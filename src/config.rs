@@ -13,7 +13,7 @@ mod layers;
 
 use std::{
     collections::BTreeMap,
-    env, io,
+    env, fmt, io,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -54,9 +54,56 @@ pub struct DataSettings {
     pub dir: PathBuf,
 }
 
+/// What keeps the event log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogEngine {
+    /// A file under the data folder.
+    Embedded,
+    /// A topic of a Fluvio cluster.
+    Fluvio,
+}
+
+/// A certificate or key, PEM: the path of a file, or the text itself, which is never shown.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Pem(pub String);
+
+impl Pem {
+    /// Whether this is the text itself.
+    pub fn is_text(&self) -> bool {
+        self.0.trim_start().starts_with("-----BEGIN")
+    }
+
+    /// The path, or that there is a text.
+    pub fn shown(&self) -> &str {
+        if self.is_text() { "-----BEGIN ..." } else { &self.0 }
+    }
+}
+
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shown().fmt(f)
+    }
+}
+
 /// `[log]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogSettings {
+    /// What keeps the log.
+    pub engine: LogEngine,
+    /// The cluster's controller, `HOST:PORT`; empty: that of the profile.
+    pub endpoint: String,
+    /// A profile of the Fluvio client; empty: the current one.
+    pub profile: String,
+    /// Brokers that keep each partition of a new topic.
+    pub replication: u32,
+    /// The name that the cluster's certificate is for; empty: no encryption.
+    pub tls_domain: String,
+    /// The authority's certificate.
+    pub tls_ca_cert: Pem,
+    /// The client's certificate.
+    pub tls_cert: Pem,
+    /// The client's key.
+    pub tls_key: Pem,
     /// Name of the topic.
     pub topic: String,
     /// Partitions of a new topic.
@@ -276,6 +323,17 @@ impl WalkSettings {
     }
 }
 
+impl LogEngine {
+    /// The name in the settings.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Fluvio => "fluvio",
+        }
+    }
+}
+
 impl SourceKind {
     /// The name in the settings.
     pub const fn as_str(self) -> &'static str {
@@ -305,7 +363,20 @@ impl Default for DataSettings {
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { topic: "crypto-market".to_owned(), partitions: 4, retention_days: 7, retention_gib: 10 }
+        Self {
+            engine: LogEngine::Embedded,
+            endpoint: String::new(),
+            profile: String::new(),
+            replication: 1,
+            tls_domain: String::new(),
+            tls_ca_cert: Pem::default(),
+            tls_cert: Pem::default(),
+            tls_key: Pem::default(),
+            topic: "crypto-market".to_owned(),
+            partitions: 4,
+            retention_days: 7,
+            retention_gib: 10,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod config;
 mod crash;
 mod elsewhere;
 mod locks;
+mod log_engine;
 mod logging;
 mod new_file;
 mod output;

@@ -9,12 +9,47 @@ use streams::{BinanceSettings, RetentionPolicy, SimulatedSettings, SimulatedSymb
 
 use crate::{
     cli::SimulatedArgs,
-    config::{LogSettings, ModelSettings, Settings, SourceKind, SourceSettings, StreamSettings},
+    config::{LogSettings, ModelSettings, Pem, Settings, SourceKind, SourceSettings, StreamSettings},
 };
 
 /// The topic.
 pub fn topic(settings: &LogSettings) -> TopicSettings {
     TopicSettings { name: settings.topic.clone(), partitions: settings.partitions }
+}
+
+/// The cluster that keeps the topic.
+#[cfg(feature = "fluvio")]
+pub fn cluster(settings: &LogSettings) -> streams::FluvioSettings {
+    let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+    streams::FluvioSettings {
+        endpoint: given(&settings.endpoint),
+        profile: given(&settings.profile),
+        tls: given(&settings.tls_domain).map(|domain| tls(settings, domain)),
+        topic: topic(settings),
+        replication: settings.replication,
+        retention: retention(settings),
+    }
+}
+
+/// Certificates as text where the key is one, otherwise in files.
+#[cfg(feature = "fluvio")]
+fn tls(settings: &LogSettings, domain: String) -> streams::FluvioTls {
+    let pem = |pem: &Pem| pem.0.clone();
+    let (ca_cert, cert, key) = (pem(&settings.tls_ca_cert), pem(&settings.tls_cert), pem(&settings.tls_key));
+    if settings.tls_key.is_text() {
+        return streams::FluvioTls::Inline { domain, ca_cert, cert, key };
+    }
+    streams::FluvioTls::Files { domain, ca_cert: ca_cert.into(), cert: cert.into(), key: key.into() }
+}
+
+/// How long and how much a log keeps.
+fn retention(settings: &LogSettings) -> RetentionPolicy {
+    let days = i64::try_from(settings.retention_days).unwrap_or(i64::MAX);
+    RetentionPolicy {
+        max_age_micros: days.saturating_mul(86_400 * MICROS),
+        max_partition_bytes: settings.retention_gib.saturating_mul(1 << 30)
+            / u64::from(settings.partitions.unsigned_abs()),
+    }
 }
 
 /// When pending rows are committed.
@@ -39,17 +74,12 @@ pub fn train_parameters(settings: &ModelSettings) -> TrainParameters {
 
 /// What upkeep is due when.
 pub fn upkeep(settings: &Settings) -> UpkeepPolicy {
-    let days = i64::try_from(settings.log.retention_days).unwrap_or(i64::MAX);
     UpkeepPolicy {
         checkpoint_every: settings.lake.checkpoint_every,
         compact_every: settings.lake.compact_every_commits,
         counts_missing_trades: settings.source.kind != SourceKind::Simulated,
         vacuum_retention_hours: u32::try_from(settings.lake.vacuum_retention_hours).unwrap_or(u32::MAX),
-        log: RetentionPolicy {
-            max_age_micros: days.saturating_mul(86_400 * MICROS),
-            max_partition_bytes: settings.log.retention_gib.saturating_mul(1 << 30)
-                / u64::from(settings.log.partitions.unsigned_abs()),
-        },
+        log: retention(&settings.log),
     }
 }
 

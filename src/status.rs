@@ -9,7 +9,6 @@ use jobs::{
     status::{Part, PartState, PartStatus, Progress, StatusProbe},
     stream::StreamState,
 };
-use streams::EventLog;
 use tokio::sync::watch;
 
 use crate::{app::App, elsewhere::Elsewhere};

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use domain::{Clock, FateCounts, Offset, Partition, Probe, probe::Point};
+use domain::{Clock, ErrorKind, FateCounts, Offset, Partition, Probe, probe::Point};
 use futures::future::{select_all, try_join_all};
 use lake::{Lake, PartitionFlush, TableName, registry::Registry};
 use streams::{EventLog, ReadItem};
@@ -36,7 +36,10 @@ pub use silent::{fates, replaying_folds};
 /// Records read from one partition at a time.
 const READ_RECORDS: usize = 20_000;
 
-/// The longest pause between two attempts to commit.
+/// The pause after a log could not be read.
+const FIRST_RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest pause between two attempts to read or to commit.
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30);
 
 /// When pending rows are committed: whichever comes first.
@@ -145,6 +148,12 @@ pub async fn run(
     Ok(report)
 }
 
+/// Whether the job goes on.
+enum Next {
+    GoOn,
+    Ended,
+}
+
 struct Job {
     parts: StreamParts,
     lanes: Vec<Lane>,
@@ -157,24 +166,56 @@ struct Job {
 
 impl Job {
     async fn fold_all(&mut self, until: Until, cancel: &CancellationToken) -> Result<(), Error> {
+        let mut pause = FIRST_RETRY_PAUSE;
         loop {
-            self.adopt_champion().await?;
-            let reads = self.read().await?;
-            let idle = reads.iter().all(Vec::is_empty);
-            if !idle {
-                self.fold(reads).await?;
-            }
-            if cancel.is_cancelled() || (idle && until == Until::EndOfLog) {
-                self.flush().await;
-                return Ok(());
-            }
-            if self.is_due() && !self.flush().await {
-                return Ok(());
-            }
-            if idle {
-                self.wait(cancel).await?;
+            match self.fold_next(until, cancel).await {
+                Ok(Next::Ended) => return Ok(()),
+                Ok(Next::GoOn) => {
+                    if pause > FIRST_RETRY_PAUSE {
+                        info!("the log is read again");
+                        self.parts.state.set_trouble(None);
+                        pause = FIRST_RETRY_PAUSE;
+                    }
+                }
+                Err(Error::Streams(error)) if error.kind() == ErrorKind::Unavailable && until == Until::Cancelled => {
+                    if cancel.is_cancelled() {
+                        self.flush().await;
+                        return Ok(());
+                    }
+                    let cause =
+                        std::error::Error::source(&error).map(|cause| format!(" ({cause})")).unwrap_or_default();
+                    warn!(%error, cause, pause_ms = pause.as_millis(), "waits until the log can be read again");
+                    self.parts.state.set_trouble(Some(format!("{error}{cause}")));
+                    if self.is_due() && !self.flush().await {
+                        return Ok(());
+                    }
+                    tokio::select! { () = tokio::time::sleep(pause) => {}, () = cancel.cancelled() => {} }
+                    pause = (pause * 2).min(MAX_RETRY_PAUSE);
+                }
+                Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Reads, folds and hands on what there is, and waits where there is nothing.
+    async fn fold_next(&mut self, until: Until, cancel: &CancellationToken) -> Result<Next, Error> {
+        self.adopt_champion().await?;
+        let reads = self.read().await?;
+        let idle = reads.iter().all(Vec::is_empty);
+        if !idle {
+            self.fold(reads).await?;
+        }
+        if cancel.is_cancelled() || (idle && until == Until::EndOfLog) {
+            self.flush().await;
+            return Ok(Next::Ended);
+        }
+        if self.is_due() && !self.flush().await {
+            return Ok(Next::Ended);
+        }
+        if idle {
+            self.wait(cancel).await?;
+        }
+        Ok(Next::GoOn)
     }
 
     /// Lets a new champion score from each lane's next offset on.

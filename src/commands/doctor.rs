@@ -3,9 +3,9 @@
 use jobs::stream;
 use lake::{Lake, TableName, registry::Registry};
 use serde_json::json;
-use streams::{EmbeddedLog, EventLog};
+use streams::EventLog;
 
-use crate::{Outcome, cli::DoctorArgs, clock::SystemClock, config::Settings, output, settings_to_parts};
+use crate::{Outcome, cli::DoctorArgs, clock::SystemClock, config::Settings, log_engine, output};
 
 /// One thing looked at.
 struct Finding {
@@ -20,15 +20,13 @@ pub async fn run(args: &DoctorArgs, settings: &Settings) -> anyhow::Result<Outco
         output::line(&format!("{} does not exist yet: `sentinel up` makes it", data.display()))?;
         return Ok(Outcome::Fine);
     }
-    let topic = settings_to_parts::topic(&settings.log);
-    let clock = std::sync::Arc::new(SystemClock);
-    let log = EmbeddedLog::open(&data.join("log").join("events.db"), &topic, clock).await;
+    let log = log_engine::open(&settings.log, data, std::sync::Arc::new(SystemClock)).await;
     let lake = Lake::open(&data.join("lake")).await;
     let mut findings = vec![Finding { what: "disk", result: writable(data) }];
     findings.push(Finding {
         what: "log",
         result: match &log {
-            Ok(log) => log_summary(log).await,
+            Ok(log) => log_summary(log.as_ref()).await,
             Err(error) => Err(anyhow::anyhow!("{error}")),
         },
     });
@@ -40,7 +38,7 @@ pub async fn run(args: &DoctorArgs, settings: &Settings) -> anyhow::Result<Outco
         },
     });
     if let (Ok(log), Ok(lake)) = (&log, &lake) {
-        findings.push(Finding { what: "progress", result: progress_summary(log, lake).await });
+        findings.push(Finding { what: "progress", result: progress_summary(log.as_ref(), lake).await });
     }
     findings.push(Finding { what: "models", result: models_summary(settings).await });
     report(&findings, args.output.json)
@@ -71,7 +69,7 @@ fn writable(data: &std::path::Path) -> anyhow::Result<String> {
     Ok(format!("{} can be written", data.display()))
 }
 
-async fn log_summary(log: &EmbeddedLog) -> anyhow::Result<String> {
+async fn log_summary(log: &dyn EventLog) -> anyhow::Result<String> {
     let mut records = 0;
     for partition in 0..log.partitions() {
         records += log.end_offset(partition).await? - log.first_offset(partition).await?;
@@ -88,7 +86,7 @@ async fn lake_summary(lake: &Lake) -> anyhow::Result<String> {
     Ok(format!("rows: {}", parts.join(", ")))
 }
 
-async fn progress_summary(log: &EmbeddedLog, lake: &Lake) -> anyhow::Result<String> {
+async fn progress_summary(log: &dyn EventLog, lake: &Lake) -> anyhow::Result<String> {
     let positions = stream::positions(log, lake).await?;
     for (partition, next, end) in &positions {
         anyhow::ensure!(next <= end, "partition {partition}: the tables hold offset {next}, the log ends at {end}");

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use domain::{Partition, Symbol};
 use toml::Value;
 
-use super::{LogFormat, SourceKind, Speed};
+use super::{LogEngine, LogFormat, Pem, SourceKind, Speed};
 
 /// A value as a layer gives it.
 #[derive(Clone, Debug, PartialEq)]
@@ -179,6 +179,30 @@ impl Field for Vec<PathBuf> {
 
     fn show(&self) -> Value {
         Value::Array(self.iter().map(Field::show).collect())
+    }
+}
+
+impl Field for Pem {
+    fn read(given: &Given) -> Result<Self, String> {
+        String::read(given).map(Self).map_err(|_| "write a path in quotes, or the text of a PEM file".to_owned())
+    }
+
+    fn show(&self) -> Value {
+        Value::String(self.shown().to_owned())
+    }
+}
+
+impl Field for LogEngine {
+    fn read(given: &Given) -> Result<Self, String> {
+        match given.as_text() {
+            Some("embedded") => Ok(Self::Embedded),
+            Some("fluvio") => Ok(Self::Fluvio),
+            _ => Err("write \"embedded\" or \"fluvio\"; the flag also takes fluvio://HOST:PORT".to_owned()),
+        }
+    }
+
+    fn show(&self) -> Value {
+        Value::String(self.as_str().to_owned())
     }
 }
 

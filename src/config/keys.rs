@@ -80,6 +80,32 @@ macro_rules! concat_key {
 pub const SETTINGS: &[Setting] = &[
     setting!(data.dir, any, "The folder of the event log, the lake, the models and the locks. Flag: --data-dir."),
     setting!(
+        log.engine,
+        any,
+        "What keeps the event log: \"embedded\" = a file under `data.dir`, \"fluvio\" = a topic of a Fluvio cluster.\n\
+         Flag of up, ingest, stream, serve and doctor: --log embedded, --log fluvio://HOST:PORT."
+    ),
+    setting!(
+        log.endpoint,
+        any,
+        "For \"fluvio\": HOST:PORT of the cluster's controller. Where empty, the cluster is that of `profile`."
+    ),
+    setting!(log.profile, any, "For \"fluvio\": a profile of the Fluvio client. Where empty, its current one."),
+    setting!(
+        log.replication,
+        within(1, 100),
+        "For \"fluvio\": brokers that keep each partition, 1 to 100. Fixed when the topic is made."
+    ),
+    setting!(
+        log.tls_domain,
+        any,
+        "For \"fluvio\" with an endpoint: the name that the cluster's certificate is for. Where empty, connections are\n\
+         not encrypted."
+    ),
+    setting!(log.tls_ca_cert, any, "The authority's certificate, PEM: a path, or the text itself."),
+    setting!(log.tls_cert, any, "The client's certificate, PEM: a path, or the text itself."),
+    setting!(log.tls_key, any, "The client's key, PEM: a path, or the text itself."),
+    setting!(
         log.topic,
         checks::topic,
         "The name of the topic: small letters, digits and hyphens, at most 64. It is fixed when the log is created."

@@ -14,7 +14,7 @@ use super::{
     fields::Given,
     keys::{SECTIONS, SETTINGS},
 };
-use crate::cli::{Cli, Command, IngestCommand, SimulatedArgs, SourceArg};
+use crate::cli::{Cli, Command, IngestCommand, LogArgs, SimulatedArgs, SourceArg};
 
 /// The settings file that is read without being named.
 const FILE_NAME: &str = "sentinel.toml";
@@ -196,6 +196,7 @@ pub fn flags(cli: &Cli) -> Vec<Assignment> {
     flags.text("--log-level", "logging.level", global.log_level.as_ref());
     match &cli.command {
         Command::Up(up) => {
+            flags.log(&up.log);
             flags.text("--source", "source.kind", up.source.map(SourceArg::as_str));
             if !up.paths.is_empty() {
                 flags.set("PATHS", "source.paths", Given::Paths(up.paths.clone()));
@@ -206,20 +207,28 @@ pub fn flags(cli: &Cli) -> Vec<Assignment> {
             flags.text("--bind", "http.bind", up.bind.as_ref());
         }
         Command::Ingest(IngestCommand::File(file)) => {
+            flags.log(&file.log);
             flags.text("ingest file", "source.kind", Some("file"));
             flags.set("PATHS", "source.paths", Given::Paths(file.paths.clone()));
             flags.text("--speed", "source.speed", file.speed);
         }
         Command::Ingest(IngestCommand::Simulated(args)) => {
+            flags.log(&args.log);
             flags.text("ingest simulated", "source.kind", Some("simulated"));
             flags.simulated(&args.simulated);
             flags.text("--speed", "source.speed", args.speed);
         }
         Command::Ingest(IngestCommand::Binance(args)) => {
+            flags.log(&args.log);
             flags.text("ingest binance", "source.kind", Some("binance"));
             flags.symbols(args.symbols.as_deref());
         }
-        Command::Serve(serve) => flags.text("--bind", "http.bind", serve.bind.as_ref()),
+        Command::Stream(stream) => flags.log(&stream.log),
+        Command::Serve(serve) => {
+            flags.log(&serve.log);
+            flags.text("--bind", "http.bind", serve.bind.as_ref());
+        }
+        Command::Doctor(doctor) => flags.log(&doctor.log),
         Command::Train(train) => {
             flags.text("--trees", "model.trees", train.trees);
             flags.text("--contamination", "model.contamination", train.contamination);
@@ -247,6 +256,14 @@ impl Flags {
         if let Some(path) = path {
             self.set(flag, key, Given::Paths(vec![path.clone()]));
         }
+    }
+
+    /// `embedded`, `fluvio`, or where a cluster is: `fluvio://HOST:PORT`.
+    fn log(&mut self, log: &LogArgs) {
+        let log = log.engine.as_deref();
+        let endpoint = log.and_then(|log| log.strip_prefix("fluvio://"));
+        self.text("--log", "log.engine", if endpoint.is_some() { Some("fluvio") } else { log });
+        self.text("--log", "log.endpoint", endpoint.filter(|endpoint| !endpoint.is_empty()));
     }
 
     fn symbols(&mut self, symbols: Option<&[Symbol]>) {

@@ -295,6 +295,29 @@ fn a_live_market_takes_its_symbols_from_the_flag() {
 }
 
 #[test]
+fn the_log_may_be_on_a_cluster_that_the_flag_names() {
+    let (settings, origins) =
+        load("[log]\nengine = 'embedded'\n", &[], "sentinel up --log fluvio://sc.local:9003").unwrap();
+    assert_eq!((settings.log.engine, settings.log.endpoint.as_str()), (LogEngine::Fluvio, "sc.local:9003"));
+    assert_eq!(origins.of("log.endpoint").to_string(), "flag --log");
+    let (settings, _) = load("[log]\nengine = 'fluvio'\n", &[], "sentinel stream --log embedded").unwrap();
+    assert_eq!(settings.log.engine, LogEngine::Embedded);
+    let sentence = refusal("", &[], "sentinel serve --log kafka://here");
+    assert!(sentence.contains("the flag also takes fluvio://HOST:PORT"), "{sentence}");
+}
+
+#[test]
+fn the_text_of_a_key_is_never_shown() {
+    let key = "-----BEGIN PRIVATE KEY-----secret";
+    let file = format!("[log]\ntls_key = '{key}'\ntls_cert = 'cert.pem'\n");
+    let (settings, origins) = load(&file, &[], "sentinel up").unwrap();
+    assert_eq!((settings.log.tls_key.0.as_str(), settings.log.tls_cert.shown()), (key, "cert.pem"));
+    for shown in [format!("{settings:?}"), render(&settings, &origins)] {
+        assert!(!shown.contains("secret") && shown.contains("cert.pem"), "{shown}");
+    }
+}
+
+#[test]
 fn the_walk_of_a_symbol_is_its_own_where_it_says_so() {
     let file = "[source.walk]\nvolatility = 0.003\n[source.walk.BTC-USDT]\nvolume_mean = 5\n";
     let (settings, _) = load(file, &[], "sentinel up").unwrap();

@@ -34,9 +34,8 @@ use self::{
 use crate::{
     error::Error,
     log::{
-        AppendBatch, AppendOutcome, EventLog, MAX_APPEND_BYTES, MAX_APPEND_RECORDS, MAX_PARTITIONS, MAX_READ_BYTES,
-        MAX_READ_RECORDS, MAX_VALUE_BYTES, NewRecord, ReadItem, Retained, RetentionPolicy, SourcePosition,
-        TopicSettings, unknown_key,
+        AppendBatch, AppendOutcome, EventLog, MAX_APPEND_BYTES, MAX_PARTITIONS, MAX_READ_BYTES, MAX_READ_RECORDS,
+        NewRecord, ReadItem, Retained, RetentionPolicy, SourcePosition, TopicSettings, check_limits, unknown_key,
     },
 };
 
@@ -132,16 +131,6 @@ impl EmbeddedLog {
             queue_space: Arc::new(Semaphore::new(MAX_QUEUED_BYTES)),
             ends,
         })
-    }
-
-    /// Commits what waits and closes the file; appends that come later are refused.
-    pub async fn close(&self) {
-        let (reply, closed) = oneshot::channel();
-        if self.commands.send(Command::Close(reply)).await.is_ok() {
-            // An error means that the writer has ended already, which is what is asked for.
-            let _ = closed.await;
-        }
-        self.readers.close().await;
     }
 
     /// The file of the log.
@@ -271,6 +260,15 @@ impl EventLog for EmbeddedLog {
         self.commands.send(command).await.map_err(|_| Error::Closed)?;
         answer.await.map_err(|_| Error::Closed)?
     }
+
+    async fn close(&self) {
+        let (reply, closed) = oneshot::channel();
+        if self.commands.send(Command::Close(reply)).await.is_ok() {
+            // An error means that the writer has ended already, which is what is asked for.
+            let _ = closed.await;
+        }
+        self.readers.close().await;
+    }
 }
 
 /// How readers and the writer open the file.
@@ -283,27 +281,6 @@ fn connect_options(path: &Path) -> (SqliteConnectOptions, SqliteConnectOptions) 
         .synchronous(SqliteSynchronous::Full)
         .pragma("journal_size_limit", KEPT_WAL_BYTES.to_string());
     (options.read_only(true).row_buffer_size(ROWS_AHEAD), writing)
-}
-
-/// Checks a batch's limits and gives the bytes of its values.
-fn check_limits(batch: &AppendBatch) -> Result<usize, Error> {
-    if batch.records.len() > MAX_APPEND_RECORDS {
-        return Err(Error::Limit(format!("a batch may have at most {MAX_APPEND_RECORDS} records: split it")));
-    }
-    if let Some(record) = batch.records.iter().find(|record| record.value.len() > MAX_VALUE_BYTES) {
-        let length = record.value.len();
-        return Err(Error::Limit(format!("a record of {length} bytes is longer than {MAX_VALUE_BYTES} bytes")));
-    }
-    let bytes = batch.records.iter().map(|record| record.value.len()).sum();
-    if bytes > MAX_APPEND_BYTES {
-        return Err(Error::Limit(format!("a batch may have at most {MAX_APPEND_BYTES} bytes: split it")));
-    }
-    match &batch.source {
-        Some(step) if !batch.records.is_empty() && step.expected.as_deref() == Some(&*step.next.position) => {
-            Err(Error::Limit(format!("the source {} must move its position with its records", step.next.source_id)))
-        }
-        _ => Ok(bytes),
-    }
 }
 
 /// A row of the `batches` table, or what is left of one.

@@ -100,6 +100,18 @@ pub enum Error {
         /// The log's file.
         path: PathBuf,
     },
+    /// The cluster that holds the log cannot be reached or does not do what it is asked. Of an append it is not known how
+    /// much was made; it is to be repeated.
+    #[error("the Fluvio cluster {cluster} could not {doing}: is it running? It is tried again")]
+    Cluster {
+        /// The cluster.
+        cluster: String,
+        /// What it was asked to do.
+        doing: &'static str,
+        /// What the client said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The log's file is damaged beyond single batches.
     #[error("the event log {path} is damaged: restore the file, or rebuild it from the sources", path = path.display())]
     Damaged {
@@ -158,7 +170,7 @@ impl Error {
             | Self::Settings(_) => ErrorKind::Invalid,
             Self::NoSuchPartition { .. } => ErrorKind::NotFound,
             Self::PositionMoved { .. } => ErrorKind::Conflict,
-            Self::DiskFull { .. } | Self::Busy { .. } | Self::Closed => ErrorKind::Unavailable,
+            Self::DiskFull { .. } | Self::Busy { .. } | Self::Cluster { .. } | Self::Closed => ErrorKind::Unavailable,
             Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::Open { .. } | Self::Storage { .. } => ErrorKind::Internal,
             Self::File { source, .. } => match source.kind() {

@@ -15,11 +15,15 @@ pub mod simulated;
 pub mod codec;
 
 pub mod embedded;
+#[cfg(feature = "fluvio")]
+pub mod fluvio;
 pub mod log;
 
 #[cfg(test)]
 mod conformance;
 
+#[cfg(feature = "fluvio")]
+pub use self::fluvio::{FluvioLog, FluvioSettings, FluvioTls};
 pub use binance::{BinanceSettings, BinanceSource};
 pub use embedded::EmbeddedLog;
 pub use error::Error;

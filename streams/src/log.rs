@@ -286,6 +286,27 @@ impl ReadItem {
     }
 }
 
+/// Checks a batch's limits and gives the bytes of its values.
+pub(crate) fn check_limits(batch: &AppendBatch) -> Result<usize, Error> {
+    if batch.records.len() > MAX_APPEND_RECORDS {
+        return Err(Error::Limit(format!("a batch may have at most {MAX_APPEND_RECORDS} records: split it")));
+    }
+    if let Some(record) = batch.records.iter().find(|record| record.value.len() > MAX_VALUE_BYTES) {
+        let length = record.value.len();
+        return Err(Error::Limit(format!("a record of {length} bytes is longer than {MAX_VALUE_BYTES} bytes")));
+    }
+    let bytes = batch.records.iter().map(|record| record.value.len()).sum();
+    if bytes > MAX_APPEND_BYTES {
+        return Err(Error::Limit(format!("a batch may have at most {MAX_APPEND_BYTES} bytes: split it")));
+    }
+    match &batch.source {
+        Some(step) if !batch.records.is_empty() && step.expected.as_deref() == Some(&*step.next.position) => {
+            Err(Error::Limit(format!("the source {} must move its position with its records", step.next.source_id)))
+        }
+        _ => Ok(bytes),
+    }
+}
+
 /// How long and how much a log keeps. Whichever limit is passed first removes the oldest records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetentionPolicy {
@@ -379,4 +400,7 @@ pub trait EventLog: Send + Sync {
         first_needed: Offset,
         policy: RetentionPolicy,
     ) -> Result<Retained, Error>;
+
+    /// Ends what was begun and closes the log; appends that come later are refused.
+    async fn close(&self);
 }
