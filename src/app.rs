@@ -157,7 +157,7 @@ impl App {
 }
 
 /// A token that Ctrl-C and SIGTERM cancel; a second Ctrl-C ends the process at once.
-fn cancelled_by_signals() -> anyhow::Result<CancellationToken> {
+pub fn cancelled_by_signals() -> anyhow::Result<CancellationToken> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let token = CancellationToken::new();

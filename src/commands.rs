@@ -14,6 +14,7 @@ mod replay;
 mod serve;
 mod stream;
 mod table;
+mod topic;
 mod train;
 mod up;
 mod verify;
@@ -51,6 +52,7 @@ pub async fn run(
         Command::Export(args) => export::run(args, settings).await,
         Command::Table(command) => table::run(command, settings).await,
         Command::Gaps(args) => gaps::run(args, settings).await,
+        Command::Topic(command) => topic::run(command, settings).await,
         Command::DeadLetters(command) => dead_letters::run(command, settings).await,
         Command::Doctor(args) => doctor::run(args, settings).await,
         Command::Config(args) => config::run(args, settings, origins),

@@ -2,7 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use domain::Clock;
+use domain::{Clock, Partition};
 use streams::{EmbeddedLog, EventLog};
 
 use crate::{
@@ -25,6 +25,15 @@ pub async fn open(settings: &LogSettings, data: &Path, clock: Arc<dyn Clock>) ->
     }
 }
 
+/// The topics of the cluster that the settings name, each with its partitions.
+///
+/// # Errors
+/// Where the cluster cannot be reached.
+#[cfg(feature = "fluvio")]
+pub async fn topics(settings: &LogSettings) -> anyhow::Result<Vec<(String, Partition)>> {
+    Ok(streams::FluvioLog::topics(&settings_to_parts::cluster(settings)).await?)
+}
+
 #[cfg(feature = "fluvio")]
 async fn on_a_cluster(
     settings: &LogSettings,
@@ -36,9 +45,19 @@ async fn on_a_cluster(
     Ok(Arc::new(streams::FluvioLog::open(&cluster, &ledger, clock).await?))
 }
 
+/// There is no cluster without the feature.
+#[cfg(not(feature = "fluvio"))]
+pub async fn topics(_: &LogSettings) -> anyhow::Result<Vec<(String, Partition)>> {
+    Err(without_fluvio())
+}
+
 #[cfg(not(feature = "fluvio"))]
 async fn on_a_cluster(_: &LogSettings, _: &Path, _: Arc<dyn Clock>) -> anyhow::Result<Arc<dyn EventLog>> {
-    let text =
-        "this program was built without Fluvio: build it with the feature `fluvio`, or use `log.engine` = \"embedded\"";
-    Err(crate::commands::Refused(text.to_owned()).into())
+    Err(without_fluvio())
+}
+
+#[cfg(not(feature = "fluvio"))]
+fn without_fluvio() -> anyhow::Error {
+    let remedy = "build it with the feature `fluvio`, or use `log.engine` = \"embedded\"";
+    crate::commands::Refused(format!("this program was built without Fluvio: {remedy}")).into()
 }

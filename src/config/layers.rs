@@ -229,6 +229,7 @@ pub fn flags(cli: &Cli) -> Vec<Assignment> {
             flags.text("--bind", "http.bind", serve.bind.as_ref());
         }
         Command::Doctor(doctor) => flags.log(&doctor.log),
+        Command::Topic(command) => flags.log(command.log()),
         Command::Train(train) => {
             flags.text("--trees", "model.trees", train.trees);
             flags.text("--contamination", "model.contamination", train.contamination);

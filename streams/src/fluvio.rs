@@ -187,6 +187,17 @@ impl FluvioLog {
         Ok(())
     }
 
+    /// The topics of a cluster by name, each with its partitions.
+    ///
+    /// # Errors
+    /// [`Error::Cluster`] where the cluster cannot be reached.
+    pub async fn topics(settings: &FluvioSettings) -> Result<Vec<(String, Partition)>, Error> {
+        let cluster = Cluster::new(settings);
+        let mut topics = cluster.topics(Vec::new()).await?;
+        topics.sort_unstable();
+        Ok(topics)
+    }
+
     fn check_partition(&self, partition: Partition) -> Result<(), Error> {
         if (0..self.partitions).contains(&partition) {
             return Ok(());
@@ -573,10 +584,16 @@ impl Cluster {
 
     /// The partitions of a topic; none where there is no such topic.
     async fn partitions_of(&self, topic: &str) -> Result<Option<Partition>, Error> {
+        let topics = self.topics(vec![topic.to_owned()]).await?;
+        Ok(topics.into_iter().find(|(name, _)| name == topic).map(|(_, partitions)| partitions))
+    }
+
+    /// The topics whose names hold one of some texts, all without one; each with its partitions.
+    async fn topics(&self, filters: Vec<String>) -> Result<Vec<(String, Partition)>, Error> {
         let admin = self.client().await?.admin().await;
-        let topics = self.answer("list topics", admin.list::<TopicSpec, _>(vec![topic.to_owned()])).await?;
-        let found = topics.into_iter().find(|found| found.name == topic);
-        Ok(found.map(|found| Partition::try_from(found.spec.replicas().partitions()).unwrap_or(Partition::MAX)))
+        let topics = self.answer("list topics", admin.list::<TopicSpec, _>(filters)).await?;
+        let partitions = |spec: &TopicSpec| Partition::try_from(spec.replicas().partitions()).unwrap_or(Partition::MAX);
+        Ok(topics.into_iter().map(|topic| (topic.name, partitions(&topic.spec))).collect())
     }
 
     /// Makes a topic; its partitions, which have no brokers yet.

@@ -15,6 +15,7 @@ mod recorded;
 mod backfill;
 mod kill;
 mod replay;
+mod topic;
 mod torn;
 mod verify;
 mod windows_peer;

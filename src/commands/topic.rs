@@ -1,0 +1,156 @@
+//! `sentinel topic`: the event log's topic, and its records as they come.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use domain::{Offset, Partition, RawRecord};
+use futures::future::select_all;
+use serde_json::{json, value::RawValue};
+use streams::{EventLog, ReadItem};
+
+use crate::{
+    Outcome,
+    app::cancelled_by_signals,
+    cli::{TailArgs, TailFrom, TopicCommand},
+    clock::SystemClock,
+    commands::Refused,
+    config::{LogEngine, Settings},
+    log_engine, output,
+};
+
+/// Records of a partition that are read together.
+const RECORDS: usize = 1_000;
+
+/// How long other partitions are left alone after one of them had nothing.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Runs a subcommand.
+pub async fn run(command: &TopicCommand, settings: &Settings) -> anyhow::Result<Outcome> {
+    match command {
+        TopicCommand::List { output, .. } => list(output.json, settings).await?,
+        TopicCommand::Create { output, .. } | TopicCommand::Describe { output, .. } => {
+            let log = open(settings).await?;
+            describe(log.as_ref(), output.json, settings).await?;
+            log.close().await;
+        }
+        TopicCommand::Tail(args) => {
+            let log = open(settings).await?;
+            tail(log.as_ref(), args).await?;
+            log.close().await;
+        }
+    }
+    Ok(Outcome::Fine)
+}
+
+async fn open(settings: &Settings) -> anyhow::Result<std::sync::Arc<dyn EventLog>> {
+    log_engine::open(&settings.log, &settings.data.dir, std::sync::Arc::new(SystemClock)).await
+}
+
+async fn list(as_json: bool, settings: &Settings) -> anyhow::Result<()> {
+    let topics = match settings.log.engine {
+        // A file holds one.
+        LogEngine::Embedded => vec![(settings.log.topic.clone(), open(settings).await?.partitions())],
+        LogEngine::Fluvio => log_engine::topics(&settings.log).await?,
+    };
+    if as_json {
+        let topic = |(name, partitions): &(String, Partition)| json!({"topic": name, "partitions": partitions});
+        return output::json(&topics.iter().map(topic).collect::<Vec<_>>());
+    }
+    let row = |(name, partitions): &(String, Partition)| vec![name.clone(), partitions.to_string()];
+    output::table(&["topic", "partitions"], &topics.iter().map(row).collect::<Vec<_>>())
+}
+
+async fn describe(log: &dyn EventLog, as_json: bool, settings: &Settings) -> anyhow::Result<()> {
+    let mut bounds = Vec::new();
+    for partition in 0..log.partitions() {
+        bounds.push((partition, log.first_offset(partition).await?, log.end_offset(partition).await?));
+    }
+    let (topic, id) = (&settings.log.topic, log.topic_id());
+    if as_json {
+        let partition = |(partition, first, end): &(Partition, Offset, Offset)| json!({"partition": partition, "first_offset": first, "end_offset": end});
+        let partitions: Vec<_> = bounds.iter().map(partition).collect();
+        return output::json(
+            &json!({"topic": topic, "id": id, "engine": settings.log.engine.as_str(), "partitions": partitions}),
+        );
+    }
+    output::line(&format!("topic {topic}, id {id}, {}", settings.log.engine.as_str()))?;
+    let row = |(partition, first, end): &(Partition, Offset, Offset)| {
+        [i64::from(*partition), *first, *end, end - first].map(|number| number.to_string()).to_vec()
+    };
+    output::table(&["partition", "first", "end", "records"], &bounds.iter().map(row).collect::<Vec<_>>())
+}
+
+/// Prints records until it is told to end, or has printed as many as were asked for.
+async fn tail(log: &dyn EventLog, args: &TailArgs) -> anyhow::Result<()> {
+    let cancel = cancelled_by_signals()?;
+    let mut next = BTreeMap::new();
+    for partition in wanted(log, args.partition)? {
+        let offset = match args.from {
+            TailFrom::Beginning => log.first_offset(partition).await?,
+            TailFrom::End => log.end_offset(partition).await?,
+            TailFrom::Offset(offset) => offset,
+        };
+        next.insert(partition, offset);
+    }
+    let mut left = args.limit.unwrap_or(u64::MAX);
+    while left > 0 && !cancel.is_cancelled() {
+        let mut is_idle = true;
+        for (partition, offset) in &mut next {
+            for item in log.read(*partition, *offset, RECORDS).await? {
+                is_idle = false;
+                *offset = item.end();
+                left = print(*partition, &item, left, args.output.json)?;
+            }
+        }
+        if is_idle && args.once {
+            return Ok(());
+        }
+        if is_idle {
+            let records = select_all(next.iter().map(|(partition, offset)| log.wait_beyond(*partition, *offset)));
+            tokio::select! { (waited, _, _) = records => waited?, () = cancel.cancelled() => {} }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+    Ok(())
+}
+
+fn wanted(log: &dyn EventLog, partition: Option<Partition>) -> anyhow::Result<Vec<Partition>> {
+    match partition {
+        None => Ok((0..log.partitions()).collect()),
+        Some(partition) if (0..log.partitions()).contains(&partition) => Ok(vec![partition]),
+        Some(partition) => {
+            let text = format!("there is no partition {partition}: there are {}, counted from 0", log.partitions());
+            Err(Refused(text).into())
+        }
+    }
+}
+
+/// Prints at most `left` records; how many are left then.
+fn print(partition: Partition, item: &ReadItem, left: u64, as_json: bool) -> anyhow::Result<u64> {
+    match item {
+        ReadItem::Gap { from, to, reason, .. } => {
+            tracing::warn!(partition, from, to, reason, "these offsets cannot be had");
+            Ok(left)
+        }
+        ReadItem::Batch(batch) => {
+            let count = usize::try_from(left).unwrap_or(usize::MAX).min(batch.len());
+            for record in batch.records().take(count) {
+                output::line(&if as_json { as_object(partition, &record) } else { as_text(partition, &record) })?;
+            }
+            Ok(left - count as u64)
+        }
+    }
+}
+
+fn as_text(partition: Partition, record: &RawRecord<'_>) -> String {
+    format!("{partition}:{}  {}  {}", record.offset, record.append_time, String::from_utf8_lossy(record.value))
+}
+
+/// The record as one JSON object; its value as it is where that is JSON, otherwise as text.
+fn as_object(partition: Partition, record: &RawRecord<'_>) -> String {
+    let text = String::from_utf8_lossy(record.value);
+    let value = serde_json::from_str::<&RawValue>(&text).map_or_else(|_| json!(text).to_string(), ToString::to_string);
+    let (offset, time, key) = (record.offset, record.append_time, json!(String::from_utf8_lossy(record.key)));
+    format!(
+        "{{\"partition\":{partition},\"offset\":{offset},\"append_time\":\"{time}\",\"key\":{key},\"value\":{value}}}"
+    )
+}
