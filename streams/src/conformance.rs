@@ -10,6 +10,24 @@ use crate::log::{
     SourcePosition, SourceStep, partition_of, unknown_key,
 };
 
+/// Gives a macro the names of all behaviours that need one log and nothing else.
+macro_rules! behaviours {
+    ($conforms:ident) => {
+        $conforms!(
+            records_are_read_from_any_offset,
+            symbols_keep_their_order_in_their_partition,
+            large_and_unicode_and_empty_values_come_back_as_they_were,
+            an_empty_batch_moves_only_its_source,
+            a_repeated_append_of_a_source_is_recognised,
+            events_of_the_other_kind_are_refused_whole,
+            records_without_a_readable_symbol_are_of_no_kind,
+            a_waiting_reader_is_told_of_an_append,
+            a_partition_that_does_not_exist_is_said_so,
+        );
+    };
+}
+pub(crate) use behaviours;
+
 pub const PARTITIONS: Partition = 4;
 
 /// Removes whatever may be removed.

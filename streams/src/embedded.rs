@@ -662,18 +662,8 @@ mod tests {
         )*};
     }
 
-    conforms!(
-        records_are_read_from_any_offset,
-        symbols_keep_their_order_in_their_partition,
-        large_and_unicode_and_empty_values_come_back_as_they_were,
-        an_empty_batch_moves_only_its_source,
-        a_repeated_append_of_a_source_is_recognised,
-        events_of_the_other_kind_are_refused_whole,
-        records_without_a_readable_symbol_are_of_no_kind,
-        a_waiting_reader_is_told_of_an_append,
-        a_partition_that_does_not_exist_is_said_so,
-        retention_never_passes_what_is_needed_and_offsets_are_not_reused,
-    );
+    conformance::behaviours!(conforms);
+    conforms!(retention_never_passes_what_is_needed_and_offsets_are_not_reused);
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn handles_on_one_file_append_and_read_at_the_same_time() {
