@@ -56,6 +56,8 @@ pub struct Sweep {
     waiting: Vec<Found>,
     /// The block that is decoded while the rows before it are used.
     ahead: Option<(usize, Decoding)>,
+    /// [`ROWS`] and [`MAX_ROWS`]; fewer in tests.
+    enough: usize,
     most: usize,
 }
 
@@ -67,7 +69,8 @@ impl Sweep {
     pub fn new(symbol: Symbol, range: Range<Timestamp>, mut blocks: Vec<BlockOf>) -> Self {
         blocks.retain(|block| block.first < range.end && block.last >= range.start);
         blocks.sort_by_key(|block| (block.first, block.number, block.block));
-        Self { symbol, range, blocks, held: HashSet::new(), waiting: Vec::new(), ahead: None, most: MAX_ROWS }
+        let (held, waiting, ahead) = (HashSet::new(), Vec::new(), None);
+        Self { symbol, range, blocks, held, waiting, ahead, enough: ROWS, most: MAX_ROWS }
     }
 
     /// The next part of the range and its rows, by time and id; `None` at the end of the range.
@@ -86,7 +89,7 @@ impl Sweep {
             if first >= end {
                 break;
             }
-            if self.waiting.len() >= ROWS && second_of(first) > self.range.start {
+            if self.waiting.len() >= self.enough && second_of(first) > self.range.start {
                 end = end.min(second_of(first));
                 break;
             }
@@ -102,7 +105,9 @@ impl Sweep {
         let start = std::mem::replace(&mut self.range.start, end);
         let mut ready = std::mem::take(&mut self.waiting);
         if dropped {
+            // What lies beyond the end is read again, with what was dropped.
             self.held.clear();
+            ready.retain(|found| found.row.event.timestamp < end);
         } else {
             self.waiting = ready.extract_if(.., |found| found.row.event.timestamp >= end).collect();
         }
@@ -170,8 +175,13 @@ mod tests {
 
     use super::*;
 
-    /// Files of trades given as (id, millisecond), swept with room for so many rows.
-    async fn swept(files: &[&[(i64, i64)]], most: usize, range: Range<i64>) -> Vec<(Range<i64>, Vec<i64>)> {
+    /// Files of trades given as (id, millisecond), swept: so many rows are enough for a part, and so many may
+    /// wait.
+    async fn swept(
+        files: &[&[(i64, i64)]],
+        [enough, most]: [usize; 2],
+        range: Range<i64>,
+    ) -> Vec<(Range<i64>, Vec<i64>)> {
         let folder = tempfile::tempdir().unwrap();
         let mut paths = Vec::new();
         for (number, rows) in files.iter().enumerate() {
@@ -180,7 +190,7 @@ mod tests {
                 let time = 1_710_000_000_000 + millis;
                 writeln!(text, "{id},1.5,1,1.5,{time},true,true").unwrap();
             }
-            let path = folder.path().join(format!("BTCUSDT-trades-{number}.csv"));
+            let path = folder.path().join(format!("BTCUSDT-trades-{number:02}.csv"));
             std::fs::write(&path, text).unwrap();
             paths.push(path);
         }
@@ -193,7 +203,7 @@ mod tests {
         });
         let symbol = Symbol::parse("BTC-USDT").unwrap();
         let mut sweep = Sweep::new(symbol, at(range.start)..at(range.end), blocks.collect());
-        sweep.most = most;
+        (sweep.enough, sweep.most) = (enough, most);
         let mut parts = Vec::new();
         while let Some((part, rows)) = sweep.next().await.unwrap() {
             let millis = |time: Timestamp| time.micros() / 1_000 - 1_710_000_000_000;
@@ -205,16 +215,17 @@ mod tests {
 
     #[tokio::test]
     async fn files_that_overlap_come_out_in_the_order_of_time() {
-        let parts = swept(&[&[(1, 0), (4, 3_000)], &[(2, 1_000), (3, 1_000)], &[(5, 9_000)]], 100, 0..60_000).await;
+        let parts =
+            swept(&[&[(1, 0), (4, 3_000)], &[(2, 1_000), (3, 1_000)], &[(5, 9_000)]], [100, 100], 0..60_000).await;
         assert_eq!(parts, [(0..60_000, vec![1, 2, 3, 4, 5])]);
-        let parts = swept(&[&[(1, 0), (4, 3_000)], &[(2, 1_000), (3, 1_000)]], 100, 1_000..3_000).await;
+        let parts = swept(&[&[(1, 0), (4, 3_000)], &[(2, 1_000), (3, 1_000)]], [100, 100], 1_000..3_000).await;
         assert_eq!(parts, [(1_000..3_000, vec![2, 3])]);
     }
 
     #[tokio::test]
     async fn rows_far_out_of_order_are_read_again_instead_of_kept() {
         let shuffled: Vec<(i64, i64)> = (0..60).map(|n| ((n * 37) % 60, (n * 37) % 60 * 1_000)).collect();
-        let parts = swept(&[&shuffled[..30], &shuffled[30..]], 16, 0..60_000).await;
+        let parts = swept(&[&shuffled[..30], &shuffled[30..]], [100, 16], 0..60_000).await;
         assert!(parts.len() > 3, "{parts:?}");
         assert!(parts.iter().all(|(_, ids)| ids.len() <= 16), "{parts:?}");
         let ids: Vec<i64> = parts.iter().flat_map(|(_, ids)| ids.clone()).collect();
@@ -223,8 +234,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn rows_of_a_shuffled_archive_are_given_out_once() {
+        let shuffled: Vec<(i64, i64)> = (0..600).map(|n| ((n * 371) % 600, (n * 371) % 600 * 100)).collect();
+        let files: Vec<&[(i64, i64)]> = shuffled.chunks(30).collect();
+        for room in [[10, 45], [40, 100], [100, 100], [100, 1_000]] {
+            let parts = swept(&files, room, 0..60_000).await;
+            let ids: Vec<i64> = parts.iter().flat_map(|(_, ids)| ids.clone()).collect();
+            assert_eq!(ids, (0..600).collect::<Vec<_>>(), "{room:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn times_of_one_second_stay_together() {
-        let parts = swept(&[&[(1, 0), (2, 900)], &[(1, 999), (3, 1_000)]], 100, 0..2_000).await;
+        let parts = swept(&[&[(1, 0), (2, 900)], &[(1, 999), (3, 1_000)]], [100, 100], 0..2_000).await;
         assert_eq!(parts.len(), 1);
     }
 }
