@@ -1,6 +1,6 @@
 //! `sentinel topic`: the event log's topic, and its records as they come.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use domain::{Offset, Partition, RawRecord};
 use futures::future::select_all;
@@ -20,9 +20,6 @@ use crate::{
 /// Records of a partition that are read together.
 const RECORDS: usize = 1_000;
 
-/// How long other partitions are left alone after one of them had nothing.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
 /// Runs a subcommand.
 pub async fn run(command: &TopicCommand, settings: &Settings) -> anyhow::Result<Outcome> {
     match command {
@@ -41,14 +38,18 @@ pub async fn run(command: &TopicCommand, settings: &Settings) -> anyhow::Result<
     Ok(Outcome::Fine)
 }
 
-async fn open(settings: &Settings) -> anyhow::Result<std::sync::Arc<dyn EventLog>> {
-    log_engine::open(&settings.log, &settings.data.dir, std::sync::Arc::new(SystemClock)).await
+async fn open(settings: &Settings) -> anyhow::Result<Arc<dyn EventLog>> {
+    log_engine::open(&settings.log, &settings.data.dir, Arc::new(SystemClock)).await
 }
 
 async fn list(as_json: bool, settings: &Settings) -> anyhow::Result<()> {
     let topics = match settings.log.engine {
         // A file holds one.
-        LogEngine::Embedded => vec![(settings.log.topic.clone(), open(settings).await?.partitions())],
+        LogEngine::Embedded => {
+            let log = open(settings).await?;
+            log.close().await;
+            vec![(settings.log.topic.clone(), log.partitions())]
+        }
         LogEngine::Fluvio => log_engine::topics(&settings.log).await?,
     };
     if as_json {
@@ -107,7 +108,6 @@ async fn tail(log: &dyn EventLog, args: &TailArgs) -> anyhow::Result<()> {
         if is_idle {
             let records = select_all(next.iter().map(|(partition, offset)| log.wait_beyond(*partition, *offset)));
             tokio::select! { (waited, _, _) = records => waited?, () = cancel.cancelled() => {} }
-            tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
     Ok(())

@@ -34,8 +34,9 @@ use self::{
 use crate::{
     error::Error,
     log::{
-        AppendBatch, AppendOutcome, EventLog, MAX_APPEND_BYTES, MAX_PARTITIONS, MAX_READ_BYTES, MAX_READ_RECORDS,
-        NewRecord, ReadItem, Retained, RetentionPolicy, SourcePosition, TopicSettings, check_limits, unknown_key,
+        AppendBatch, AppendOutcome, EventLog, MAX_APPEND_BYTES, MAX_READ_BYTES, MAX_READ_RECORDS, NewRecord, ReadItem,
+        Retained, RetentionPolicy, SourcePosition, TopicSettings, check_limits, check_offset, check_partition,
+        check_partitions, unknown_key,
     },
 };
 
@@ -99,9 +100,7 @@ impl EmbeddedLog {
         reading: SqliteConnectOptions,
         writing: SqliteConnectOptions,
     ) -> Result<Self, Error> {
-        if settings.partitions == 0 || settings.partitions > MAX_PARTITIONS {
-            return Err(Error::Limit(format!("`partitions` must be 1 to {MAX_PARTITIONS}")));
-        }
+        check_partitions(settings.partitions)?;
         let failure = Failure { path: path.to_owned() };
         let (connection, topic_id) = {
             let _opening = lock_opening(path).await?;
@@ -139,15 +138,8 @@ impl EmbeddedLog {
         &self.failure.path
     }
 
-    fn check_partition(&self, partition: Partition) -> Result<(), Error> {
-        if (0..self.partitions).contains(&partition) {
-            return Ok(());
-        }
-        Err(Error::NoSuchPartition { partition, partitions: self.partitions })
-    }
-
     async fn bounds(&self, partition: Partition) -> Result<(Offset, Offset), Error> {
-        self.check_partition(partition)?;
+        check_partition(partition, self.partitions)?;
         let read = async {
             let mut connection = self.readers.acquire().await?;
             partition_bounds(&mut connection, partition).await
@@ -200,10 +192,8 @@ impl EventLog for EmbeddedLog {
     }
 
     async fn read(&self, partition: Partition, from: Offset, max_records: usize) -> Result<Vec<ReadItem>, Error> {
-        self.check_partition(partition)?;
-        if from < 0 {
-            return Err(Error::Limit(format!("the offset {from} is negative: offsets count from 0")));
-        }
+        check_partition(partition, self.partitions)?;
+        check_offset(from)?;
         let max_records = max_records.clamp(1, MAX_READ_RECORDS);
         let fetched = self
             .fetch(partition, from, max_records)
@@ -223,7 +213,7 @@ impl EventLog for EmbeddedLog {
     }
 
     async fn wait_beyond(&self, partition: Partition, offset: Offset) -> Result<(), Error> {
-        self.check_partition(partition)?;
+        check_partition(partition, self.partitions)?;
         let mut ends = self.ends.clone();
         let known =
             move |ends: &Vec<Offset>| ends.get(partition.unsigned_abs() as usize).is_some_and(|end| *end > offset);
@@ -254,7 +244,7 @@ impl EventLog for EmbeddedLog {
         first_needed: Offset,
         policy: RetentionPolicy,
     ) -> Result<Retained, Error> {
-        self.check_partition(partition)?;
+        check_partition(partition, self.partitions)?;
         let (reply, answer) = oneshot::channel();
         let command = Command::Retain { partition, first_needed, policy, reply };
         self.commands.send(command).await.map_err(|_| Error::Closed)?;

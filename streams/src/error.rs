@@ -102,7 +102,7 @@ pub enum Error {
     },
     /// The cluster that holds the log cannot be reached or does not do what it is asked. Of an append it is not known how
     /// much was made; it is to be repeated.
-    #[error("the Fluvio cluster {cluster} could not {doing}: is it running? It is tried again")]
+    #[error("the Fluvio cluster {cluster} could not {doing}: check that it runs and can be reached from here")]
     Cluster {
         /// The cluster.
         cluster: String,

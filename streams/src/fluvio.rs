@@ -37,8 +37,8 @@ use crate::{
     error::Error,
     log::{
         AppendBatch, AppendOutcome, EventLog, LogBatch, MAX_APPEND_BYTES, MAX_PARTITIONS, MAX_READ_BYTES,
-        MAX_READ_RECORDS, NewRecord, ReadItem, Retained, RetentionPolicy, SourcePosition, SourceStep, TopicSettings,
-        check_limits, partition_of, unknown_key,
+        MAX_READ_RECORDS, NewRecord, ReadItem, Retained, RetentionPolicy, SourcePosition, TopicSettings, check_limits,
+        check_offset, check_partition, check_partitions, partition_of, unknown_key,
     },
 };
 
@@ -151,9 +151,7 @@ impl FluvioLog {
     /// partitions than are asked for, or as [`EmbeddedLog::open`].
     pub async fn open(settings: &FluvioSettings, ledger: &Path, clock: Arc<dyn Clock>) -> Result<Self, Error> {
         let TopicSettings { name, partitions } = settings.topic.clone();
-        if partitions == 0 || partitions > MAX_PARTITIONS {
-            return Err(Error::Limit(format!("`partitions` must be 1 to {MAX_PARTITIONS}")));
-        }
+        check_partitions(partitions)?;
         let cluster = Cluster::new(settings);
         let known = cluster.partitions_of(&name).await?;
         let found = match known {
@@ -198,29 +196,6 @@ impl FluvioLog {
         Ok(topics)
     }
 
-    fn check_partition(&self, partition: Partition) -> Result<(), Error> {
-        if (0..self.partitions).contains(&partition) {
-            return Ok(());
-        }
-        Err(Error::NoSuchPartition { partition, partitions: self.partitions })
-    }
-
-    /// Whether a step was taken already.
-    ///
-    /// # Errors
-    /// [`Error::PositionMoved`] where the source stands elsewhere.
-    async fn is_taken(&self, step: &SourceStep) -> Result<bool, Error> {
-        let found = self.ledger.position(&step.next.source_id).await?;
-        if found.as_ref() == Some(&step.next) {
-            return Ok(true);
-        }
-        let found = found.map(|position| position.position);
-        if found == step.expected {
-            return Ok(false);
-        }
-        Err(Error::PositionMoved { source_id: step.next.source_id.clone(), found, expected: step.expected.clone() })
-    }
-
     /// Notes the kind of symbols that were never met, by a record without a value in the ledger.
     async fn note_kinds(&self, batch: &AppendBatch) -> Result<(), Error> {
         let mut keys: BTreeSet<Symbol> = batch.records.iter().map(|record| record.key).collect();
@@ -229,11 +204,15 @@ impl FluvioLog {
             let known = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
             keys.retain(|key| known.get(key) != Some(&batch.kind));
         }
-        if keys.is_empty() {
-            return Ok(());
+        let mut fresh = Vec::new();
+        for key in &keys {
+            if self.ledger.kind_of(*key).await? != Some(batch.kind) {
+                fresh.push(NewRecord { key: *key, value: Vec::new() });
+            }
         }
-        let records = keys.iter().map(|key| NewRecord { key: *key, value: Vec::new() }).collect();
-        self.ledger.append(AppendBatch { records, kind: batch.kind, source: None }).await?;
+        if !fresh.is_empty() {
+            self.ledger.append(AppendBatch { records: fresh, kind: batch.kind, source: None }).await?;
+        }
         let mut known = self.kinds.write().unwrap_or_else(PoisonError::into_inner);
         known.extend(keys.into_iter().map(|key| (key, batch.kind)));
         Ok(())
@@ -339,7 +318,7 @@ impl EventLog for FluvioLog {
         check_limits(&batch)?;
         let mut producer = self.producer.lock().await;
         if let Some(step) = &batch.source
-            && self.is_taken(step).await?
+            && step.is_taken(self.ledger.position(&step.next.source_id).await?)?
         {
             return Ok(AppendOutcome::AlreadyApplied);
         }
@@ -353,10 +332,8 @@ impl EventLog for FluvioLog {
     }
 
     async fn read(&self, partition: Partition, from: Offset, max_records: usize) -> Result<Vec<ReadItem>, Error> {
-        self.check_partition(partition)?;
-        if from < 0 {
-            return Err(Error::Limit(format!("the offset {from} is negative: offsets count from 0")));
-        }
+        check_partition(partition, self.partitions)?;
+        check_offset(from)?;
         let max_records = max_records.clamp(1, MAX_READ_RECORDS);
         let mut reading = Reading { partition, next: from, items: Vec::new(), records: 0, bytes: 0 };
         loop {
@@ -380,7 +357,7 @@ impl EventLog for FluvioLog {
     }
 
     async fn first_offset(&self, partition: Partition) -> Result<Offset, Error> {
-        self.check_partition(partition)?;
+        check_partition(partition, self.partitions)?;
         match self.first_batch(partition, From::beginning()).await? {
             Some(batch) => Ok(batch.get_base_offset()),
             None => self.cluster.end_of(&self.topic, partition).await,
@@ -388,7 +365,7 @@ impl EventLog for FluvioLog {
     }
 
     async fn end_offset(&self, partition: Partition) -> Result<Offset, Error> {
-        self.check_partition(partition)?;
+        check_partition(partition, self.partitions)?;
         match self.first_batch(partition, From::from_end(1)).await? {
             Some(batch) => Ok(batch.get_last_offset() + 1),
             None => self.cluster.end_of(&self.topic, partition).await,
@@ -396,7 +373,7 @@ impl EventLog for FluvioLog {
     }
 
     async fn wait_beyond(&self, partition: Partition, offset: Offset) -> Result<(), Error> {
-        self.check_partition(partition)?;
+        check_partition(partition, self.partitions)?;
         loop {
             let appended = self.appended.notified();
             if self.end_offset(partition).await? > offset {

@@ -92,6 +92,23 @@ pub struct SourceStep {
     pub next: SourcePosition,
 }
 
+impl SourceStep {
+    /// Whether the step was taken already, by where the log says that the source stands.
+    ///
+    /// # Errors
+    /// [`Error::PositionMoved`] where it stands elsewhere.
+    pub(crate) fn is_taken(&self, found: Option<SourcePosition>) -> Result<bool, Error> {
+        if found.as_ref() == Some(&self.next) {
+            return Ok(true);
+        }
+        let found = found.map(|position| position.position);
+        if found == self.expected {
+            return Ok(false);
+        }
+        Err(Error::PositionMoved { source_id: self.next.source_id.clone(), found, expected: self.expected.clone() })
+    }
+}
+
 /// Records that are appended together: all of them, or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppendBatch {
@@ -284,6 +301,30 @@ impl ReadItem {
             Self::Gap { to, .. } => *to,
         }
     }
+}
+
+/// Checks the number of partitions of a topic.
+pub(crate) fn check_partitions(partitions: Partition) -> Result<(), Error> {
+    if (1..=MAX_PARTITIONS).contains(&partitions) {
+        return Ok(());
+    }
+    Err(Error::Limit(format!("`partitions` must be 1 to {MAX_PARTITIONS}")))
+}
+
+/// Checks that a topic of so many partitions has this one.
+pub(crate) fn check_partition(partition: Partition, partitions: Partition) -> Result<(), Error> {
+    if (0..partitions).contains(&partition) {
+        return Ok(());
+    }
+    Err(Error::NoSuchPartition { partition, partitions })
+}
+
+/// Checks where a read begins.
+pub(crate) fn check_offset(from: Offset) -> Result<(), Error> {
+    if from >= 0 {
+        return Ok(());
+    }
+    Err(Error::Limit(format!("the offset {from} is negative: offsets count from 0")))
 }
 
 /// Checks a batch's limits and gives the bytes of its values.

@@ -314,16 +314,10 @@ async fn judge(
             Some(position) => Some(position.clone()),
             None => stored_position(transaction, &step.next.source_id).await?,
         };
-        if found.as_ref() == Some(&step.next) {
-            return Ok(Verdict::Answered(Ok(AppendOutcome::AlreadyApplied)));
-        }
-        let found = found.map(|position| position.position);
-        if found != step.expected {
-            return Ok(Verdict::Answered(Err(Error::PositionMoved {
-                source_id: step.next.source_id.clone(),
-                found,
-                expected: step.expected.clone(),
-            })));
+        match step.is_taken(found) {
+            Ok(false) => {}
+            Ok(true) => return Ok(Verdict::Answered(Ok(AppendOutcome::AlreadyApplied))),
+            Err(moved) => return Ok(Verdict::Answered(Err(moved))),
         }
     }
     let mut fresh = Vec::new();
