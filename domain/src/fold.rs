@@ -6,6 +6,8 @@
 
 #![expect(clippy::cast_possible_wrap, reason = "a window holds far fewer than 2^63 events")]
 
+mod recall;
+
 use std::collections::HashMap;
 
 use crate::{
@@ -17,6 +19,8 @@ use crate::{
     time::Timestamp,
     windows::{Cause, OpenWindows, WindowRow},
 };
+
+pub use recall::Recalled;
 
 /// Events that must precede an event in its window before its z-scores mean anything.
 pub const MIN_EVENTS: u64 = 10;

@@ -28,7 +28,7 @@ pub use admission::{Fate, FateCounts, LateReason};
 pub use error::ErrorKind;
 pub use event::{BACKFILLED, Event, Floor, Heartbeat, IngestId, Kind, Offset, Partition, Record, Side, Source};
 pub use features::{FEATURE_NAMES, FeatureRow, FeatureVector};
-pub use fold::{DeadLetter, EventRow, FloorRow, Fold, LateRow, Output, RawRecord, Refold};
+pub use fold::{DeadLetter, EventRow, FloorRow, Fold, LateRow, Output, RawRecord, Recalled, Refold};
 pub use prediction::Prediction;
 pub use probe::{NoProbe, Probe};
 pub use symbol::Symbol;

@@ -9,7 +9,7 @@ use crate::{
     admission::{ALLOWED_LATENESS_MICROS, Fate, LateReason},
     event::{Event, Floor, Heartbeat, Offset, Record, Source},
     features::FeatureRow,
-    fold::{FORGET_AFTER_OFFSETS, Fold, MIN_EVENTS, Output, RawRecord, Refold},
+    fold::{FORGET_AFTER_OFFSETS, Fold, MIN_EVENTS, Output, RawRecord, Recalled, Refold},
     panes::{PANE_MICROS, WINDOW_PANES, pane_of},
     symbol::Symbol,
     time::{MICROS, Timestamp},
@@ -162,6 +162,45 @@ proptest! {
     }
 
     #[test]
+    fn a_fold_that_recalls_what_the_log_has_lost_goes_on_with_the_same_rows(
+        steps in log(), cut in 0_usize..400, lost in 0_usize..400
+    ) {
+        let steps: Vec<Step> = steps.into_iter().filter(|step| !is_heartbeat(step)).collect();
+        let cut = cut.min(steps.len());
+        let (mut fold, before) = fold_all(&steps[..cut]);
+        let (mut recalled, again) = recall(&fold, &before, &steps[..cut], lost);
+        let replay = fold.replay();
+        let mut expected = before.events.iter().filter(|row| row.cause.offset >= replay);
+        prop_assert!(again.events.iter().all(|row| Some(row) == expected.next()));
+        let (mut expected, mut actual) = (Output::default(), Output::default());
+        for step in &steps[cut..] {
+            let fates = (apply(&mut fold, step, &mut expected), apply(&mut recalled, step, &mut actual));
+            prop_assert_eq!(fates.0, fates.1, "offset {}", step.offset);
+        }
+        prop_assert_eq!(actual, expected);
+    }
+
+    #[test]
+    fn heartbeats_that_the_log_has_lost_double_no_window(
+        steps in log(), cut in 0_usize..400, lost in 0_usize..400
+    ) {
+        let cut = cut.min(steps.len());
+        let (fold, mut all) = fold_all(&steps[..cut]);
+        let (mut fold, _) = recall(&fold, &all, &steps[..cut], lost);
+        let mut after = Output::default();
+        for step in &steps[cut..] {
+            apply(&mut fold, step, &mut after);
+        }
+        all.append(after);
+        let mut windows = BTreeMap::new();
+        for row in &all.windows {
+            let starts = fresh_starts(&all, row.symbol);
+            let epoch = starts.partition_point(|start| *start < row.offset);
+            prop_assert_eq!(windows.insert((row.symbol, epoch, row.window_start), row.offset), None, "{:?}", row);
+        }
+    }
+
+    #[test]
     fn every_offset_has_one_fate_and_one_row(steps in log()) {
         let (mut fold, mut out) = (Fold::new(0, 0), Output::default());
         let mut fates = BTreeMap::new();
@@ -240,6 +279,37 @@ proptest! {
             prop_assert!(events.iter().all(|e| e.cause.offset <= row.offset));
         }
     }
+}
+
+const fn is_heartbeat(step: &Step) -> bool {
+    matches!(step.decoded, Ok(Record::Heartbeat(_)))
+}
+
+/// The fold of `steps`, whose rows are `out`, rebuilt from its rows up to the place `lost` and from the records after it;
+/// and what came out of the rows.
+fn recall(fold: &Fold, out: &Output, steps: &[Step], lost: usize) -> (Fold, Output) {
+    let first = steps.get(lost).map_or(fold.next(), |step| step.offset);
+    let is_lost = |row: &Recalled| (fold.replay()..first).contains(&row.cause().offset);
+    let events = out.events.iter().cloned().map(Recalled::Event);
+    let late = out.late.iter().cloned().map(Recalled::Late);
+    let floors = out.floors.iter().cloned().map(Recalled::Floor);
+    let closed = out.windows.iter().map(|row| Recalled::Closed {
+        cause: row.cause(),
+        symbol: row.symbol,
+        window_start: row.window_start,
+    });
+    let mut rows: Vec<Recalled> = events.chain(late).chain(floors).chain(closed).filter(is_lost).collect();
+    rows.sort_by_key(Recalled::place);
+    let mut recalled = Fold::with_floors(0, fold.replay(), floors_before(steps, fold.replay()));
+    let mut again = Output::default();
+    for row in rows {
+        recalled.recall(row, &mut again);
+    }
+    let mut silent = Output::default();
+    for step in steps.iter().skip(lost).filter(|step| step.offset >= fold.replay()) {
+        apply(&mut recalled, step, &mut silent);
+    }
+    (recalled, again)
 }
 
 /// The greatest floor of every symbol below an offset.

@@ -35,22 +35,6 @@ pub enum Error {
         next: Offset,
     },
 
-    /// Records that the state must be rebuilt from are gone.
-    #[error(
-        "partition {partition} of the log begins at offset {first}, but the state at {next} is rebuilt from {replay}: \
-         restore the log from a backup"
-    )]
-    LogCut {
-        /// The partition.
-        partition: Partition,
-        /// The first offset left.
-        first: Offset,
-        /// Where the rebuild would start.
-        replay: Offset,
-        /// The committed progress.
-        next: Offset,
-    },
-
     /// Records that a restored table would be filled from are gone.
     #[error(
         "partition {partition} of the log begins at offset {first}, but filling `{table}` again would need the records \
@@ -110,7 +94,7 @@ impl Error {
             Self::Lake(error) => error.kind(),
             Self::Scheduler(error) => error.kind(),
             Self::Models(error) => error.kind(),
-            Self::LogBehindLake { .. } | Self::LogCut { .. } | Self::FateChanged { .. } => ErrorKind::Corrupt,
+            Self::LogBehindLake { .. } | Self::FateChanged { .. } => ErrorKind::Corrupt,
             Self::Nothing { .. } => ErrorKind::NotFound,
             Self::RecordsRemoved { .. } => ErrorKind::Gone,
             Self::Invalid(_) => ErrorKind::Invalid,

@@ -22,7 +22,9 @@ pub mod read;
 
 pub mod epochs;
 mod ordered;
+pub mod recall;
 pub mod settled;
+mod stored_events;
 pub mod truth;
 
 pub mod compare;

@@ -424,7 +424,7 @@ impl<'a> Columns<'a> {
         }
         let source = self.text("source", row)?.unwrap_or_default();
         Ok(StoredFeatures {
-            partition: Partition::try_from(self.long("partition", row)?).map_err(|_| self.unexpected("partition"))?,
+            partition: self.partition(row)?,
             offset: self.long("offset", row)?,
             ingest_time: self.time("ingest_time", row)?,
             timestamp: self.time("timestamp", row)?,
@@ -462,7 +462,7 @@ impl<'a> Columns<'a> {
     fn dead_letter(&self, row: usize) -> Result<StoredDeadLetter, Error> {
         let text = |name| self.text(name, row).map(|text| text.unwrap_or_default().to_owned());
         Ok(StoredDeadLetter {
-            partition: Partition::try_from(self.long("partition", row)?).map_err(|_| self.unexpected("partition"))?,
+            partition: self.partition(row)?,
             offset: self.long("offset", row)?,
             ingest_time: self.time("ingest_time", row)?,
             reason: text("reason")?,
@@ -476,6 +476,10 @@ impl<'a> Columns<'a> {
         let view = column.as_binary_view_opt().map(|column| column.value(row).to_vec());
         let plain = || column.as_binary_opt::<i32>().map(|column| column.value(row).to_vec());
         view.or_else(plain).ok_or_else(|| self.unexpected(name))
+    }
+
+    pub(crate) fn partition(&self, row: usize) -> Result<Partition, Error> {
+        Partition::try_from(self.long("partition", row)?).map_err(|_| self.unexpected("partition"))
     }
 
     pub(crate) fn symbol(&self, row: usize) -> Result<Symbol, Error> {

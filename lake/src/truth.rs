@@ -2,13 +2,11 @@
 //!
 //! Memory does not grow with the table. Nothing is folded here.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use arrow::{
-    array::{
-        Array, AsArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
-    },
-    datatypes::{Float64Type, Int64Type, TimestampMicrosecondType},
+    array::{AsArray, RecordBatch},
+    datatypes::Int64Type,
 };
 use deltalake::{
     DeltaTableError,
@@ -18,10 +16,7 @@ use deltalake::{
         prelude::{SessionConfig, SessionContext},
     },
 };
-use domain::{
-    Cause, Event, EventRow, IngestId, Offset, Partition, Side, Source, Symbol, Timestamp,
-    admission::ALLOWED_LATENESS_MICROS, time::MICROS,
-};
+use domain::{EventRow, Offset, Partition, Symbol, Timestamp, admission::ALLOWED_LATENESS_MICROS, time::MICROS};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 
 use crate::{
@@ -30,6 +25,7 @@ use crate::{
     ordered::{Key, Order},
     read::{Pinned, as_stored},
     schema::TableName,
+    stored_events::{EventColumns, event_rows},
 };
 
 /// How far the event before a range is looked for, step by step, before the whole table is asked.
@@ -97,9 +93,10 @@ impl Pinned {
         let (extent, starts) = (extent.clone(), starts.clone());
         let mut instants = Instants { starts: starts.clone(), open: Vec::new() };
         let order = Order { symbol, extent, condition: "TRUE", starts, keys: fold_keys };
-        let rows = self.in_order(order).await?.map_ok(|(batch, _)| async move {
-            tokio::task::spawn_blocking(move || EventColumns::new(&batch)?.rows()).await?
-        });
+        let rows = self
+            .in_order(order)
+            .await?
+            .map_ok(|(batch, _)| async move { tokio::task::spawn_blocking(move || event_rows(&batch)).await? });
         let rows = rows.try_buffered(DECODED_AHEAD);
         let ended = stream::once(async { Ok(None) });
         Ok(rows.map_ok(Some).chain(ended).map_ok(move |batch| instants.arrange(batch)))
@@ -143,14 +140,14 @@ impl Pinned {
         let batches = self.stored_in_order(&extent.condition(symbol, "timestamp"), order).await?;
         let batches: Vec<RecordBatch> = batches.try_collect().await?;
         let Some(batch) = batches.iter().find(|batch| batch.num_rows() > 0) else { return Ok(None) };
-        let Some(one) = EventColumns::new(batch)?.rows()?.pop() else { return Ok(None) };
+        let Some(one) = event_rows(batch)?.pop() else { return Ok(None) };
         let near = Extent { from: Some(one.fold_time.plus_micros(-ALLOWED_LATENESS_MICROS)), ..extent.clone() };
         let near = Extent { from: near.from.max(extent.from), ..near };
         let instant = format!("{} AND fold_time = TIMESTAMP '{}'", near.condition(symbol, "timestamp"), one.fold_time);
         let batches = self.stored_in_order(&instant, "\"offset\"").await?;
         let mut instants = Instants { starts: starts.clone(), open: Vec::new() };
         let mut rows = batches.try_collect::<Vec<_>>().await?.iter().try_fold(Vec::new(), |mut rows, batch| {
-            rows.extend(EventColumns::new(batch)?.rows()?);
+            rows.extend(event_rows(batch)?);
             Ok::<_, Error>(rows)
         })?;
         rows.retain(|row| instants.epoch(row) == instants.epoch(&one));
@@ -249,101 +246,15 @@ pub(crate) async fn context(tables: &[&Pinned]) -> Result<SessionContext, Error>
     Ok(context)
 }
 
-/// The columns of a stored batch of `events`, each in its own type.
-struct EventColumns<'a> {
-    symbol: &'a StringArray,
-    timestamp: &'a TimestampMicrosecondArray,
-    partition: &'a Int64Array,
-    offset: &'a Int64Array,
-    ingest_time: &'a TimestampMicrosecondArray,
-    fold_time: &'a TimestampMicrosecondArray,
-    price: &'a Float64Array,
-    volume: &'a Float64Array,
-    log_return: &'a Float64Array,
-    is_anomaly: &'a BooleanArray,
-    anomaly_type: &'a StringArray,
-    trade_id: &'a Int64Array,
-    side: &'a StringArray,
-    ingest_id: &'a StringArray,
-    source: &'a StringArray,
-    extra: &'a StringArray,
-}
-
-impl<'a> EventColumns<'a> {
-    fn new(batch: &'a RecordBatch) -> Result<Self, Error> {
-        let column = |name: &'static str| batch.column_by_name(name).map(Arc::as_ref).ok_or_else(|| unexpected(name));
-        let long = |name| column(name)?.as_primitive_opt::<Int64Type>().ok_or_else(|| unexpected(name));
-        let double = |name| column(name)?.as_primitive_opt::<Float64Type>().ok_or_else(|| unexpected(name));
-        let time = |name| column(name)?.as_primitive_opt::<TimestampMicrosecondType>().ok_or_else(|| unexpected(name));
-        let text = |name| column(name)?.as_string_opt::<i32>().ok_or_else(|| unexpected(name));
-        Ok(Self {
-            symbol: text("symbol")?,
-            timestamp: time("timestamp")?,
-            partition: long("partition")?,
-            offset: long("offset")?,
-            ingest_time: time("ingest_time")?,
-            fold_time: time("fold_time")?,
-            price: double("price")?,
-            volume: double("volume")?,
-            log_return: double("log_return")?,
-            is_anomaly: column("is_anomaly")?.as_boolean_opt().ok_or_else(|| unexpected("is_anomaly"))?,
-            anomaly_type: text("anomaly_type")?,
-            trade_id: long("trade_id")?,
-            side: text("side")?,
-            ingest_id: text("ingest_id")?,
-            source: text("source")?,
-            extra: text("extra")?,
-        })
-    }
-
-    fn rows(&self) -> Result<Vec<EventRow>, Error> {
-        (0..self.offset.len()).map(|row| self.row(row)).collect()
-    }
-
-    fn cause(&self, row: usize) -> Result<Cause, Error> {
-        Ok(Cause {
-            partition: Partition::try_from(self.partition.value(row)).map_err(|_| unexpected("partition"))?,
-            offset: self.offset.value(row),
-            append_time: Timestamp::from_micros(self.ingest_time.value(row)),
-        })
-    }
-
-    fn row(&self, row: usize) -> Result<EventRow, Error> {
-        let cause = self.cause(row)?;
-        let fold_time = Timestamp::from_micros(self.fold_time.value(row));
-        Ok(EventRow { cause, fold_time, event: self.event(row)? })
-    }
-
-    fn event(&self, row: usize) -> Result<Event, Error> {
-        let side = present(self.side, row).map(|name| Side::from_name(name).ok_or_else(|| unexpected("side")));
-        let ingest_id =
-            present(self.ingest_id, row).map(|text| IngestId::parse(text).ok_or_else(|| unexpected("ingest_id")));
-        Ok(Event {
-            timestamp: Timestamp::from_micros(self.timestamp.value(row)),
-            symbol: Symbol::parse(self.symbol.value(row)).map_err(|_| unexpected("symbol"))?,
-            price: self.price.value(row),
-            volume: self.volume.value(row),
-            log_return: self.log_return.is_valid(row).then(|| self.log_return.value(row)),
-            is_anomaly: self.is_anomaly.is_valid(row).then(|| self.is_anomaly.value(row)),
-            anomaly_type: present(self.anomaly_type, row).map(Into::into),
-            trade_id: self.trade_id.is_valid(row).then(|| self.trade_id.value(row)),
-            side: side.transpose()?,
-            ingest_id: ingest_id.transpose()?,
-            source: Source::from_name(self.source.value(row)).ok_or_else(|| unexpected("source"))?,
-            extra: present(self.extra, row).map(Into::into),
-        })
-    }
-}
-
 /// The places of events in the order of folding.
 fn fold_keys(batch: &RecordBatch, starts: &FreshStarts) -> Option<Vec<Key>> {
-    let columns = EventColumns::new(batch).ok()?;
+    let columns = EventColumns::new(batch, TableName::Events).ok()?;
+    let fold_time = columns.time("fold_time").ok()?;
     let key = |row: usize| {
         let cause = columns.cause(row).ok()?;
-        let (time, fold_time) = (columns.timestamp.value(row), columns.fold_time.value(row));
         Some(Key {
-            epoch: starts.epoch(cause, Timestamp::from_micros(time)),
-            time: Timestamp::from_micros(fold_time),
+            epoch: starts.epoch(cause, columns.timestamp(row)),
+            time: Timestamp::from_micros(fold_time.value(row)),
             backfilled: cause.is_backfilled(),
             offset: cause.offset,
         })
@@ -351,18 +262,10 @@ fn fold_keys(batch: &RecordBatch, starts: &FreshStarts) -> Option<Vec<Key>> {
     (0..batch.num_rows()).map(key).collect()
 }
 
-fn present(column: &StringArray, row: usize) -> Option<&str> {
-    column.is_valid(row).then(|| column.value(row))
-}
-
-const fn unexpected(column: &'static str) -> Error {
-    Error::UnexpectedColumn { table: TableName::Events.as_str(), column }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use domain::fold::FORGET_AFTER_OFFSETS;
+    use domain::{Cause, fold::FORGET_AFTER_OFFSETS};
 
     use crate::{
         Lake,

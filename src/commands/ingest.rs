@@ -44,7 +44,7 @@ async fn files(app: &App, args: &IngestFileArgs, settings: &Settings, progress: 
     let speed = settings.source.speed();
     let report = ingest::files(&app.ingest_parts(), &args.paths, speed, args.is_final, &app.cancel, &tell).await?;
     shown.finish();
-    let fates = stream::fates(app.log.as_ref(), folds, &report.appended).await?;
+    let fates = stream::fates(app.log.as_ref(), &app.lake, folds, &report.appended).await?;
     let refused = [
         (fates.of(Fate::Late(LateReason::Duplicate)), "of them came twice"),
         (

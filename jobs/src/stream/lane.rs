@@ -6,14 +6,16 @@ use domain::{Fate, FateCounts, Fold, Offset, Partition, Prediction, Timestamp};
 use lake::{
     PartitionFlush, TableName,
     lake::{Progress, next_id},
+    recall::Memory,
     rows::GapRow,
 };
 use streams::ReadItem;
+use tracing::warn;
 
 use super::{
     StreamParts, announce,
     scorer::Scorer,
-    silent::{fold_batch, fold_silently},
+    silent::{fold_batch, fold_silently, recall},
 };
 use crate::{active::ActiveModel, error::Error};
 
@@ -37,10 +39,6 @@ impl Lane {
         let end = parts.log.end_offset(partition).await?;
         if end < next {
             return Err(Error::LogBehindLake { partition, end, next });
-        }
-        let first = parts.log.first_offset(partition).await?;
-        if first > replay && next > 0 {
-            return Err(Error::LogCut { partition, first, replay, next });
         }
         announce(partition, next, replay);
         let fold = rebuild(parts, partition, replay, next).await?;
@@ -95,6 +93,7 @@ impl Lane {
                     fold_batch(&mut self.fold, &batch, &mut self.pending.output, |_, fate| counts.count(fate));
                 }
                 ReadItem::Gap { partition, from, to, reason } => {
+                    warn!(partition, from, to, reason, "these records are lost; what comes after them is folded");
                     self.pending.gaps.push(GapRow { partition, from, to, met: now, reason });
                     self.fold.skip_to(to);
                 }
@@ -102,6 +101,18 @@ impl Lane {
         }
         self.scorer.score(&self.pending.output.features[old_rows..], &mut self.pending.predictions);
         counts
+    }
+
+    /// Takes in again what was folded before the log lost it, as the tables tell it.
+    pub(super) async fn recall(mut self, memory: &Memory, end: Offset) -> Result<Self, Error> {
+        let old_rows = self.pending.output.features.len();
+        while self.fold.next() < end {
+            let (fold, out) = recall(memory, self.fold, end).await?;
+            self.fold = fold;
+            self.pending.output.append(out);
+        }
+        self.scorer.score(&self.pending.output.features[old_rows..], &mut self.pending.predictions);
+        Ok(self)
     }
 
     /// Predictions that the feed has not been told about.
@@ -128,11 +139,13 @@ impl Lane {
     }
 }
 
-/// Folds from `replay` to `next` without keeping rows, and checks that the last record met the fate that is stored.
+/// Folds from `replay` to `next` without keeping rows, of lost records by what the tables tell, and checks that the last record met the fate that is stored.
 async fn rebuild(parts: &StreamParts, partition: Partition, replay: Offset, next: Offset) -> Result<Fold, Error> {
     let fold = Fold::with_floors(partition, replay, parts.lake.floors(partition, replay).await?);
-    let (fold, last) =
-        fold_silently(parts.log.as_ref(), fold, next, None, |last, offset, fate| *last = Some((offset, fate))).await?;
+    let (fold, last) = fold_silently(parts.log.as_ref(), &parts.lake, fold, next, None, |last, offset, fate| {
+        *last = Some((offset, fate));
+    })
+    .await?;
     // Where the log has lost the last record, there is nothing to compare.
     if let Some((offset, fate)) = last.filter(|(offset, _)| offset + 1 == next) {
         let now = (fate != Fate::Control).then_some(fate);

@@ -1,10 +1,12 @@
 //! Fills derived tables that lack rows below the committed progress: their newest commits were torn by a power cut, or
-//! they were restored. The partition is folded again, and every table takes what it lacks.
+//! they were restored. The partition is folded again, what the log has lost by what `events` tells, and every table takes
+//! what it lacks.
 
 use std::sync::Arc;
 
-use domain::Partition;
-use lake::{PartitionFlush, TableName, lake::Progress};
+use domain::{Offset, Partition};
+use lake::{PartitionFlush, TableName, lake::Progress, recall::Memory};
+use streams::ReadItem;
 
 use super::{FlushPolicy, READ_RECORDS, StreamParts, cut, lane::Lane};
 use crate::error::Error;
@@ -48,24 +50,37 @@ async fn repair_partition(
         // The stream job itself folds everything from there on.
         return Ok(());
     }
-    let first = parts.log.first_offset(partition).await?;
-    if first > from.replay {
-        return Err(Error::LogCut { partition, first, replay: from.replay, next });
-    }
+    let memory = parts.lake.memory().await?;
     let mut lane = Lane::folding_again(parts, partition, from).await?;
     while lane.next() < next {
         let mut items = parts.log.read(partition, lane.next(), READ_RECORDS).await?;
         cut(&mut items, next);
-        let now = parts.clock.now();
-        lane = tokio::task::spawn_blocking(move || {
-            lane.fold(items, now);
-            lane
-        })
-        .await?;
+        for item in items {
+            lane = fold_again(parts, lane, &memory, item, next).await?;
+        }
         if lane.pending_events() >= policy.rows || lane.next() >= next {
             let pending: Vec<PartitionFlush> = lane.take_pending().into_iter().collect();
             parts.lake.flush_derived(parts.log.topic_id(), &Arc::new(pending)).await?;
         }
     }
     Ok(())
+}
+
+async fn fold_again(
+    parts: &StreamParts,
+    mut lane: Lane,
+    memory: &Memory,
+    item: ReadItem,
+    next: Offset,
+) -> Result<Lane, Error> {
+    // What was lost before it could be folded has its row in `gaps` already.
+    if let ReadItem::Gap { to, .. } = item {
+        return lane.recall(memory, to.min(next)).await;
+    }
+    let now = parts.clock.now();
+    let folded = tokio::task::spawn_blocking(move || {
+        lane.fold(vec![item], now);
+        lane
+    });
+    Ok(folded.await?)
 }

@@ -3,13 +3,18 @@
 use std::ops::Range;
 
 use domain::{Fate, FateCounts, Fold, Offset, Output, Partition};
-use lake::Lake;
+use lake::{Lake, recall::Memory};
 use streams::{EventLog, LogBatch, ReadItem, codec};
+
+use tracing::info;
 
 use crate::error::Error;
 
 /// Records read at a time.
 const READ_RECORDS: usize = 50_000;
+
+/// Offsets that the tables are asked about at a time.
+const RECALLED_OFFSETS: Offset = 100_000;
 
 /// Per partition, the fold that reproduces the state that records appended from now on will meet.
 ///
@@ -28,9 +33,10 @@ pub async fn replaying_folds(log: &dyn EventLog, lake: &Lake) -> Result<Vec<Fold
 /// gave before they were appended.
 ///
 /// # Errors
-/// Where the log cannot be read.
+/// Where the log or the lake cannot be read.
 pub async fn fates(
     log: &dyn EventLog,
+    lake: &Lake,
     folds: Vec<Fold>,
     appended: &[(Partition, Range<Offset>)],
 ) -> Result<FateCounts, Error> {
@@ -40,7 +46,7 @@ pub async fn fates(
         let ranges: Vec<_> = of_partition.map(|(_, range)| range.clone()).collect();
         let Some(end) = ranges.iter().map(|range| range.end).max() else { continue };
         let seen = (FateCounts::default(), ranges);
-        let (_, (of_partition, _)) = fold_silently(log, fold, end, seen, |(counts, ranges), offset, fate| {
+        let (_, (of_partition, _)) = fold_silently(log, lake, fold, end, seen, |(counts, ranges), offset, fate| {
             if ranges.iter().any(|range| range.contains(&offset)) {
                 counts.count(fate);
             }
@@ -51,9 +57,11 @@ pub async fn fates(
     Ok(counts)
 }
 
-/// Folds up to `end` and drops the rows; `note` takes every record's fate into `seen`.
+/// Folds up to `end` and drops the rows; `note` takes every record's fate into `seen`. Of records that the log has lost,
+/// the tables tell.
 pub(super) async fn fold_silently<S: Send + 'static>(
     log: &dyn EventLog,
+    lake: &Lake,
     mut fold: Fold,
     end: Offset,
     mut seen: S,
@@ -61,24 +69,45 @@ pub(super) async fn fold_silently<S: Send + 'static>(
 ) -> Result<(Fold, S), Error> {
     while fold.next() < end {
         let wanted = usize::try_from(end - fold.next()).unwrap_or(READ_RECORDS).min(READ_RECORDS);
-        let items = log.read(fold.partition(), fold.next(), wanted).await?;
-        (fold, seen) = tokio::task::spawn_blocking(move || {
-            for item in items {
-                match item {
-                    ReadItem::Batch(mut batch) => {
+        for item in log.read(fold.partition(), fold.next(), wanted).await? {
+            match item {
+                ReadItem::Batch(mut batch) => {
+                    (fold, seen) = tokio::task::spawn_blocking(move || {
                         batch.truncate_at(end);
                         fold_batch(&mut fold, &batch, &mut Output::default(), |offset, fate| {
                             note(&mut seen, offset, fate);
                         });
+                        (fold, seen)
+                    })
+                    .await?;
+                }
+                ReadItem::Gap { partition, from, to, .. } => {
+                    let to = to.min(end);
+                    info!(partition, from, to, "the log has lost these offsets; the tables tell what they were");
+                    let memory = lake.memory().await?;
+                    while fold.next() < to {
+                        (fold, _) = recall(&memory, fold, to).await?;
                     }
-                    ReadItem::Gap { to, .. } => fold.skip_to(to.min(end)),
                 }
             }
-            (fold, seen)
-        })
-        .await?;
+        }
     }
     Ok((fold, seen))
+}
+
+/// Takes in what the tables tell of the next offsets below `end`, so many as fit into memory; and the rows that follow.
+pub(super) async fn recall(memory: &Memory, mut fold: Fold, end: Offset) -> Result<(Fold, Output), Error> {
+    let to = end.min(fold.next() + RECALLED_OFFSETS);
+    let rows = memory.recall(fold.partition(), fold.next()..to).await?;
+    let recalled = tokio::task::spawn_blocking(move || {
+        let mut out = Output::default();
+        for row in rows {
+            fold.recall(row, &mut out);
+        }
+        fold.skip_to(to);
+        (fold, out)
+    });
+    Ok(recalled.await?)
 }
 
 /// Folds the records of a batch; `met` is told every record's fate.
