@@ -65,6 +65,7 @@ impl App {
         let probe = crash::probe()?;
         let log = log_engine::open(&settings.log, data, clock.clone()).await?;
         let lake = Arc::new(Lake::open_with_probe(&data.join("lake"), probe.clone()).await?);
+        lake.require_topic(log.topic_id()).await?;
         let registry = Registry::open(&data.join("registry.db")).await?;
         let models_dir = data.join("models");
         let models = Models::new(registry.clone(), models_dir.clone());

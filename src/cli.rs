@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::{Offset, Partition, Symbol, Timestamp};
 
 pub use backfill::{BackfillArgs, BackfillCommand, OnErrorArg, PlanArgs, RunArgs, StatusArgs, WhatArgs};
-pub use topic::{TailArgs, TailFrom, TopicCommand};
+pub use topic::{MoveArgs, MoveFrom, TailArgs, TailFrom, TopicCommand};
 
 /// The most partitions that one `--partitions` may name.
 const MAX_PARTITIONS: Partition = 1_024;
@@ -64,6 +64,13 @@ pub struct LogArgs {
     /// The event log: embedded, or a Fluvio cluster as fluvio://HOST:PORT [default: embedded]
     #[arg(long = "log", value_name = "LOG")]
     pub engine: Option<String>,
+}
+
+impl LogArgs {
+    /// What was given, with the flag.
+    pub fn given(&self) -> (&'static str, Option<&str>) {
+        ("--log", self.engine.as_deref())
+    }
 }
 
 /// What to do. The order is the order in which data flows.

@@ -8,6 +8,7 @@ mod evaluate;
 mod export;
 mod gaps;
 mod ingest;
+mod mirror;
 mod model;
 mod query;
 mod replay;
@@ -52,7 +53,7 @@ pub async fn run(
         Command::Export(args) => export::run(args, settings).await,
         Command::Table(command) => table::run(command, settings).await,
         Command::Gaps(args) => gaps::run(args, settings).await,
-        Command::Topic(command) => topic::run(command, settings).await,
+        Command::Topic(command) => topic::run(command, settings, progress).await,
         Command::DeadLetters(command) => dead_letters::run(command, settings).await,
         Command::Doctor(args) => doctor::run(args, settings).await,
         Command::Config(args) => config::run(args, settings, origins),

@@ -7,7 +7,7 @@ use std::{
     fmt,
     io::{self, IsTerminal, Write},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -26,6 +26,14 @@ const BAR: &str = "{msg:<24} {bar:30} {human_pos}/{human_len} {prefix} {per_sec}
 #[derive(Clone, Debug)]
 pub struct Progress {
     bars: Option<MultiProgress>,
+}
+
+/// Long work whose total is told with its first word.
+pub struct OpenTask<'a> {
+    progress: &'a Progress,
+    name: &'a str,
+    unit: &'a str,
+    task: Mutex<Option<Task>>,
 }
 
 /// One piece of long work. Clones count together.
@@ -69,6 +77,26 @@ impl Progress {
     /// Standard error for a log: bars step aside while a line is written.
     pub fn writer(&self) -> ProgressWriter {
         ProgressWriter { bars: self.bars.clone() }
+    }
+}
+
+impl<'a> OpenTask<'a> {
+    /// Nothing is told yet.
+    pub const fn new(progress: &'a Progress, name: &'a str, unit: &'a str) -> Self {
+        Self { progress, name, unit, task: Mutex::new(None) }
+    }
+
+    /// `done` of `total` units are done.
+    pub fn tell(&self, done: u64, total: u64) {
+        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        task.get_or_insert_with(|| self.progress.counted(self.name, self.unit, total)).set(done);
+    }
+
+    /// The work is done.
+    pub fn finish(&self) {
+        if let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            task.finish();
+        }
     }
 }
 

@@ -51,6 +51,18 @@ pub enum Error {
         needed: Offset,
     },
 
+    /// A copy of a log is not the log.
+    #[error(
+        "the copy differs from the log at {partition}:{offset}: run `sentinel topic mirror` again while nobody writes \
+         the log; where that does not help, mirror to a new topic"
+    )]
+    NotMirrored {
+        /// The partition.
+        partition: Partition,
+        /// The first offset that differs.
+        offset: Offset,
+    },
+
     /// The last record taken in has another fate now than its table says.
     #[error(
         "the record at {partition}:{offset} folds to `{now}`, but the tables hold it as `{stored}`: this is not the log \
@@ -97,6 +109,7 @@ impl Error {
             Self::LogBehindLake { .. } | Self::FateChanged { .. } => ErrorKind::Corrupt,
             Self::Nothing { .. } => ErrorKind::NotFound,
             Self::RecordsRemoved { .. } => ErrorKind::Gone,
+            Self::NotMirrored { .. } => ErrorKind::Conflict,
             Self::Invalid(_) => ErrorKind::Invalid,
             Self::Task(_) => ErrorKind::Internal,
         }

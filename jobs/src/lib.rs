@@ -30,6 +30,7 @@ pub mod evaluate;
 pub mod first_model;
 pub mod follow;
 pub mod maintain;
+pub mod mirror;
 pub mod restore;
 pub mod score_history;
 

@@ -65,6 +65,7 @@ async fn progress(
     version: u64,
 ) -> Result<(Vec<SetBack>, Vec<(String, i64)>), Error> {
     keep_backfills(lake, table, version).await?;
+    keep_cutover(lake, log, table, version).await?;
     let topic = log.topic_id();
     let mut set_back = Vec::new();
     for partition in 0..log.partitions() {
@@ -115,6 +116,24 @@ async fn keep_backfills(lake: &Lake, table: TableName, version: u64) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Refuses where the version's rows came from the log before this one: nothing would say how far they go.
+async fn keep_cutover(lake: &Lake, log: &dyn EventLog, table: TableName, version: u64) -> Result<(), Error> {
+    for partition in 0..log.partitions() {
+        for id in [next_id(log.topic_id(), partition), history_id(log.topic_id(), partition)] {
+            if lake.transaction_at(table, version, &id).await?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+    if lake.pin_version(table, version).await?.row_count().await? == 0 {
+        return Ok(());
+    }
+    let table = table.as_str();
+    Err(Error::Invalid(format!(
+        "version {version} of table `{table}` lies before the cutover to this log: restore a newer version"
+    )))
 }
 
 /// Refuses where the log begins after the first record that would be folded again.

@@ -175,6 +175,13 @@ pub enum Error {
         source: Box<sqlx::Error>,
     },
 
+    /// The tables were made from another topic.
+    #[error(
+        "the tables follow another event log than this one: name that one in `[log]`, bring them over with `sentinel topic \
+         mirror` and `sentinel topic cutover`, or use another --data-dir"
+    )]
+    OtherTopic,
+
     /// The registry's database could not be read or written.
     #[error("cannot {action} in the model registry `{}`", path.display())]
     Registry {
@@ -252,7 +259,7 @@ impl Error {
                 ErrorKind::NotFound
             }
             Self::TimeRemoved { .. } | Self::VersionRemoved { .. } => ErrorKind::Gone,
-            Self::ProgressGap { .. } | Self::RewriteRunning { .. } => ErrorKind::Conflict,
+            Self::ProgressGap { .. } | Self::RewriteRunning { .. } | Self::OtherTopic => ErrorKind::Conflict,
             Self::UnexpectedColumn { .. } => ErrorKind::Corrupt,
             Self::Query(_) | Self::Archive { .. } | Self::FutureProtocol { .. } | Self::InvalidValue { .. } => {
                 ErrorKind::Invalid

@@ -6,6 +6,7 @@
 use std::{collections::HashMap, fmt, path::Path, sync::Arc};
 
 use domain::{NoProbe, Offset, Output, Partition, Prediction, Probe};
+use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 use tracing::warn;
 
@@ -233,13 +234,61 @@ impl Lake {
         let (table, probe) = (self.table(TableName::Events).clone(), self.probe.clone());
         let (topic, partitions) = (topic.to_owned(), partitions.clone());
         let task = tokio::spawn(async move {
-            let slices: Vec<_> = partitions
+            let mut table = table.lock().await;
+            let is_followed = follows(&mut table, &topic).await?;
+            let mut slices: Vec<_> = partitions
                 .iter()
                 .map(|p| slice(&topic, p, &p.output.events, vec![(replay_id(&topic, p.partition), p.replay)]))
                 .collect();
-            table.lock().await.append(&slices, Rule::Truth, probe.as_ref()).await
+            // Workers on several partitions would refuse each other's commits if each of these said it.
+            if !is_followed && let Some(first) = slices.first_mut() {
+                first.along.push((FOLLOWED.to_owned(), fingerprint(&topic)));
+            }
+            table.append(&slices, Rule::Truth, probe.as_ref()).await
         });
         task.await?
+    }
+
+    /// Makes sure that the tables follow this topic, or none yet.
+    ///
+    /// # Errors
+    /// [`Error::OtherTopic`] where they follow another.
+    pub async fn require_topic(&self, topic: &str) -> Result<(), Error> {
+        let mut events = self.table(TableName::Events).lock().await;
+        events.refresh().await?;
+        follows(&mut events, topic).await.map(drop)
+    }
+
+    /// Lets the tables follow the topic `to`, whose offsets are those of `from`: every table gets the progress of the new
+    /// one in one commit, `events` last. May be repeated at any time. The versions of the commits.
+    ///
+    /// # Errors
+    /// [`Error::OtherTopic`] where the tables follow neither; where a commit fails for good.
+    pub async fn follow(&self, from: &str, to: &str, partitions: &[Partition]) -> Result<Vec<(TableName, u64)>, Error> {
+        if self.require_topic(to).await.is_err() {
+            self.require_topic(from).await?;
+        }
+        let mut versions = Vec::new();
+        for name in TableName::ALL {
+            let mut table = self.table(name).lock().await;
+            table.refresh().await?;
+            let mut transactions = Vec::new();
+            for id in [next_id, replay_id, fill_id, fill_replay_id, history_id] {
+                for partition in partitions {
+                    if let Some(value) = table.transaction(&id(from, *partition)).await? {
+                        transactions.push((id(to, *partition), value));
+                    }
+                }
+            }
+            if name == TableName::Events {
+                transactions.push((FOLLOWED.to_owned(), fingerprint(to)));
+            }
+            if !transactions.is_empty() {
+                table.note(&transactions).await?;
+            }
+            versions.push((name, table.version()));
+        }
+        Ok(versions)
     }
 
     pub(crate) fn table(&self, name: TableName) -> &Arc<Mutex<Table>> {
@@ -249,6 +298,24 @@ impl Lake {
 
 fn slice<'a, R>(topic: &str, flush: &PartitionFlush, rows: &'a [R], along: Vec<(String, i64)>) -> Slice<'a, R> {
     Slice { progress: next_id(topic, flush.partition), start: flush.start, next: flush.next, along, rows }
+}
+
+/// The application transaction of `events` with the [`fingerprint`] of the topic that the tables follow.
+const FOLLOWED: &str = "topic";
+
+/// A topic's id as the number that an application transaction can hold.
+fn fingerprint(topic: &str) -> i64 {
+    let digest = Sha256::digest(topic.as_bytes());
+    let first = digest.iter().take(8).fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
+    i64::try_from(first >> 1).unwrap_or(i64::MAX)
+}
+
+/// Whether the tables follow this topic; not, where they follow none yet.
+async fn follows(events: &mut Table, topic: &str) -> Result<bool, Error> {
+    match events.transaction(FOLLOWED).await? {
+        Some(followed) if followed != fingerprint(topic) => Err(Error::OtherTopic),
+        followed => Ok(followed.is_some()),
+    }
 }
 
 /// The application transaction with the next offset of a partition.
@@ -309,6 +376,27 @@ mod tests {
         let summary = lake.flush("topic", flush(0, 30)).await.unwrap();
         assert!(summary.rows.iter().all(|(_, rows)| *rows == 0), "{summary:?}");
         assert_eq!(rows_of(&lake, TableName::Features).await, before);
+    }
+
+    #[tokio::test]
+    async fn tables_follow_one_topic_until_they_are_told_to_follow_its_copy() {
+        let (_folder, lake) = lake().await;
+        lake.require_topic("any").await.unwrap();
+        lake.flush("topic", flush(0, 200)).await.unwrap();
+        let before = rows_of(&lake, TableName::Features).await;
+        assert!(matches!(lake.require_topic("copy").await, Err(Error::OtherTopic)));
+        assert!(matches!(lake.flush("copy", flush(0, 30)).await, Err(Error::OtherTopic)));
+        assert!(matches!(lake.follow("stranger", "copy", &[0]).await, Err(Error::OtherTopic)));
+        for _ in 0..2 {
+            lake.follow("topic", "copy", &[0]).await.unwrap();
+            let progress = lake.progress("copy", 0).await.unwrap();
+            assert_eq!(progress, lake.progress("topic", 0).await.unwrap());
+        }
+        assert!(matches!(lake.require_topic("topic").await, Err(Error::OtherTopic)));
+        lake.flush("copy", flush(200, 230)).await.unwrap();
+        let after = rows_of(&lake, TableName::Features).await;
+        assert_eq!((after.len(), lake.progress("copy", 0).await.unwrap().next), (230, 230));
+        assert_eq!(after[..200], before);
     }
 
     #[tokio::test]

@@ -534,6 +534,29 @@ impl Registry {
         Ok(Assigned::Assigned)
     }
 
+    /// Gives a topic the assignments of the one that it is a copy of, as far as it does not have them.
+    ///
+    /// # Errors
+    /// [`Error::Registry`].
+    pub async fn copy_assignments(&self, from: &str, to: &str) -> Result<(), Error> {
+        const ACTION: &str = "copy the assignments of a topic";
+        let mut transaction = self.begin(ACTION).await?;
+        sqlx::query(
+            "INSERT INTO assignments (topic_id, partition, model_version, first_offset, at_us)
+             SELECT ?2, partition, model_version, first_offset, at_us FROM assignments AS made WHERE topic_id = ?1
+             AND NOT EXISTS (SELECT 1 FROM assignments AS copied WHERE topic_id = ?2 AND partition = made.partition
+                             AND model_version = made.model_version AND first_offset = made.first_offset
+                             AND at_us = made.at_us)
+             ORDER BY id",
+        )
+        .bind(from)
+        .bind(to)
+        .execute(&mut *transaction)
+        .await
+        .map_err(self.failed(ACTION))?;
+        transaction.commit().await.map_err(self.failed(ACTION))
+    }
+
     /// All assignments of a partition, in the order of their offsets and, among equal ones, of their making.
     ///
     /// # Errors

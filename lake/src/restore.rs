@@ -171,7 +171,7 @@ impl Lake {
     /// # Errors
     /// Where the commit fails for good.
     pub async fn filled(&self, name: TableName, topic: &str, partition: Partition) -> Result<(), Error> {
-        self.table(name).lock().await.note(&fill_id(topic, partition), FILLED).await
+        self.table(name).lock().await.note(&[(fill_id(topic, partition), FILLED)]).await
     }
 }
 

@@ -171,13 +171,24 @@ impl Table {
         unreachable!("the last attempt returns")
     }
 
-    /// Sets an application transaction, in a commit without rows.
-    pub(crate) async fn note(&mut self, id: &str, value: i64) -> Result<(), Error> {
+    /// The version held.
+    pub(crate) fn version(&self) -> u64 {
+        self.delta.version().unwrap_or_default()
+    }
+
+    /// Sets application transactions, in a commit without rows.
+    pub(crate) async fn note(&mut self, values: &[(String, i64)]) -> Result<(), Error> {
         for attempt in 1..=MAX_ATTEMPTS {
-            if self.transaction(id).await? == Some(value) {
+            let mut missing = Vec::new();
+            for (id, value) in values {
+                if self.transaction(id).await? != Some(*value) {
+                    missing.push(Transaction::new(id, *value));
+                }
+            }
+            if missing.is_empty() {
                 return Ok(());
             }
-            match self.commit(Vec::new(), vec![Transaction::new(id, value)]).await {
+            match self.commit(Vec::new(), missing).await {
                 Ok(_) => self.known.clear(),
                 Err(error) if attempt < MAX_ATTEMPTS => {
                     warn!(table = self.name.as_str(), attempt, %error, "commit refused, reading the table again");

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use domain::{Offset, Partition};
 
 use super::{LogArgs, OutputArgs};
@@ -41,16 +41,49 @@ Examples:
   sentinel topic tail --from beginning --once --json
   sentinel topic tail --partition 2 --from 1500 --limit 10")]
     Tail(TailArgs),
+    /// Copy the embedded log to a topic of a cluster, with its offsets and append times; goes on where it ended
+    #[command(after_help = "\
+Example:
+  sentinel topic mirror --from embedded --to fluvio://127.0.0.1:9003")]
+    Mirror(MoveArgs),
+    /// Let the tables follow the copy: compares it with the log, then commits its progress in every table
+    #[command(after_help = "\
+Example, once nothing writes the log any more:
+  sentinel topic mirror  --from embedded --to fluvio://127.0.0.1:9003
+  sentinel topic cutover --from embedded --to fluvio://127.0.0.1:9003
+  sentinel up --log fluvio://127.0.0.1:9003")]
+    Cutover(MoveArgs),
 }
 
 impl TopicCommand {
-    /// Where the log is.
-    pub const fn log(&self) -> &LogArgs {
+    /// Where the log is, with the flag that says so.
+    pub fn log(&self) -> (&'static str, Option<&str>) {
         match self {
-            Self::List { log, .. } | Self::Create { log, .. } | Self::Describe { log, .. } => log,
-            Self::Tail(tail) => &tail.log,
+            Self::List { log, .. } | Self::Create { log, .. } | Self::Describe { log, .. } => log.given(),
+            Self::Tail(tail) => tail.log.given(),
+            Self::Mirror(moved) | Self::Cutover(moved) => ("--to", Some(&moved.to)),
         }
     }
+}
+
+/// `sentinel topic mirror` and `cutover`
+#[derive(Args, Clone, Debug)]
+pub struct MoveArgs {
+    /// The log that is copied
+    #[arg(long, value_name = "LOG", default_value = "embedded")]
+    pub from: MoveFrom,
+    /// The cluster that gets the copy: fluvio, as the settings say, or fluvio://HOST:PORT
+    #[arg(long, value_name = "LOG")]
+    pub to: String,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+/// A log that can be copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MoveFrom {
+    /// The file of the data folder
+    Embedded,
 }
 
 /// `sentinel topic tail`

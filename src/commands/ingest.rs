@@ -19,7 +19,7 @@ use crate::{
     commands::sentence,
     config::Settings,
     output,
-    progress::{Progress, Task},
+    progress::{OpenTask, Progress, Task},
     settings_to_parts,
 };
 
@@ -63,7 +63,7 @@ async fn simulated(
 ) -> anyhow::Result<String> {
     let market = settings_to_parts::market(&settings.source, &args.simulated, app.clock.now());
     let run = settings_to_parts::simulated_run(&settings.source, &args.simulated);
-    let shown = CatchUp::new(progress);
+    let shown = OpenTask::new(progress, "simulated history", "events");
     let tell = |done, total| shown.tell(done, total);
     let report = ingest::simulated(&app.ingest_parts(), market, run, &app.cancel, &tell, || shown.finish()).await?;
     Ok(describe(&report))
@@ -92,32 +92,6 @@ pub fn describe(report: &IngestReport) -> String {
             ),
         ],
     )
-}
-
-/// The bar of a simulated market that makes up for the time before now.
-pub struct CatchUp<'a> {
-    progress: &'a Progress,
-    task: Mutex<Option<Task>>,
-}
-
-impl<'a> CatchUp<'a> {
-    /// Nothing is behind yet.
-    pub const fn new(progress: &'a Progress) -> Self {
-        Self { progress, task: Mutex::new(None) }
-    }
-
-    /// `done` of `total` events are in the log.
-    pub fn tell(&self, done: u64, total: u64) {
-        let mut task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        task.get_or_insert_with(|| self.progress.counted("simulated history", "events", total)).set(done);
-    }
-
-    /// Event time has reached the clock.
-    pub fn finish(&self) {
-        if let Some(task) = self.task.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            task.finish();
-        }
-    }
 }
 
 /// One bar per file, the next after the one before has ended.

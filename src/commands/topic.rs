@@ -12,16 +12,17 @@ use crate::{
     app::cancelled_by_signals,
     cli::{TailArgs, TailFrom, TopicCommand},
     clock::SystemClock,
-    commands::Refused,
+    commands::{Refused, mirror},
     config::{LogEngine, Settings},
     log_engine, output,
+    progress::Progress,
 };
 
 /// Records of a partition that are read together.
 const RECORDS: usize = 1_000;
 
 /// Runs a subcommand.
-pub async fn run(command: &TopicCommand, settings: &Settings) -> anyhow::Result<Outcome> {
+pub async fn run(command: &TopicCommand, settings: &Settings, progress: &Progress) -> anyhow::Result<Outcome> {
     match command {
         TopicCommand::List { output, .. } => list(output.json, settings).await?,
         TopicCommand::Create { output, .. } | TopicCommand::Describe { output, .. } => {
@@ -34,6 +35,8 @@ pub async fn run(command: &TopicCommand, settings: &Settings) -> anyhow::Result<
             tail(log.as_ref(), args).await?;
             log.close().await;
         }
+        TopicCommand::Mirror(args) => return mirror::mirror(args, settings, progress).await,
+        TopicCommand::Cutover(args) => return mirror::cutover(args, settings, progress).await,
     }
     Ok(Outcome::Fine)
 }

@@ -19,12 +19,12 @@ use crate::{
     app::App,
     cli::UpArgs,
     commands::{
-        ingest::{CatchUp, FileProgress, describe, listen},
+        ingest::{FileProgress, describe, listen},
         serve, stream as stream_command,
     },
     config::{Settings, SourceKind},
     locks::{Role, RoleLock},
-    progress::Progress,
+    progress::{OpenTask, Progress},
     settings_to_parts,
     status::ProgramStatus,
 };
@@ -87,7 +87,7 @@ impl Up<'_> {
             SourceKind::Simulated => {
                 let market = settings_to_parts::market(source, &args.simulated, app.clock.now());
                 let run = settings_to_parts::simulated_run(source, &args.simulated);
-                let shown = CatchUp::new(self.progress);
+                let shown = OpenTask::new(self.progress, "simulated history", "events");
                 let tell = |done, total| shown.tell(done, total);
                 let caught_up = || {
                     shown.finish();

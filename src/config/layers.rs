@@ -14,7 +14,7 @@ use super::{
     fields::Given,
     keys::{SECTIONS, SETTINGS},
 };
-use crate::cli::{Cli, Command, IngestCommand, LogArgs, SimulatedArgs, SourceArg};
+use crate::cli::{Cli, Command, IngestCommand, SimulatedArgs, SourceArg};
 
 /// The settings file that is read without being named.
 const FILE_NAME: &str = "sentinel.toml";
@@ -196,7 +196,7 @@ pub fn flags(cli: &Cli) -> Vec<Assignment> {
     flags.text("--log-level", "logging.level", global.log_level.as_ref());
     match &cli.command {
         Command::Up(up) => {
-            flags.log(&up.log);
+            flags.log(up.log.given());
             flags.text("--source", "source.kind", up.source.map(SourceArg::as_str));
             if !up.paths.is_empty() {
                 flags.set("PATHS", "source.paths", Given::Paths(up.paths.clone()));
@@ -207,28 +207,28 @@ pub fn flags(cli: &Cli) -> Vec<Assignment> {
             flags.text("--bind", "http.bind", up.bind.as_ref());
         }
         Command::Ingest(IngestCommand::File(file)) => {
-            flags.log(&file.log);
+            flags.log(file.log.given());
             flags.text("ingest file", "source.kind", Some("file"));
             flags.set("PATHS", "source.paths", Given::Paths(file.paths.clone()));
             flags.text("--speed", "source.speed", file.speed);
         }
         Command::Ingest(IngestCommand::Simulated(args)) => {
-            flags.log(&args.log);
+            flags.log(args.log.given());
             flags.text("ingest simulated", "source.kind", Some("simulated"));
             flags.simulated(&args.simulated);
             flags.text("--speed", "source.speed", args.speed);
         }
         Command::Ingest(IngestCommand::Binance(args)) => {
-            flags.log(&args.log);
+            flags.log(args.log.given());
             flags.text("ingest binance", "source.kind", Some("binance"));
             flags.symbols(args.symbols.as_deref());
         }
-        Command::Stream(stream) => flags.log(&stream.log),
+        Command::Stream(stream) => flags.log(stream.log.given()),
         Command::Serve(serve) => {
-            flags.log(&serve.log);
+            flags.log(serve.log.given());
             flags.text("--bind", "http.bind", serve.bind.as_ref());
         }
-        Command::Doctor(doctor) => flags.log(&doctor.log),
+        Command::Doctor(doctor) => flags.log(doctor.log.given()),
         Command::Topic(command) => flags.log(command.log()),
         Command::Train(train) => {
             flags.text("--trees", "model.trees", train.trees);
@@ -260,11 +260,10 @@ impl Flags {
     }
 
     /// `embedded`, `fluvio`, or where a cluster is: `fluvio://HOST:PORT`.
-    fn log(&mut self, log: &LogArgs) {
-        let log = log.engine.as_deref();
+    fn log(&mut self, (flag, log): (&'static str, Option<&str>)) {
         let endpoint = log.and_then(|log| log.strip_prefix("fluvio://"));
-        self.text("--log", "log.engine", if endpoint.is_some() { Some("fluvio") } else { log });
-        self.text("--log", "log.endpoint", endpoint.filter(|endpoint| !endpoint.is_empty()));
+        self.text(flag, "log.engine", if endpoint.is_some() { Some("fluvio") } else { log });
+        self.text(flag, "log.endpoint", endpoint.filter(|endpoint| !endpoint.is_empty()));
     }
 
     fn symbols(&mut self, symbols: Option<&[Symbol]>) {

@@ -29,7 +29,7 @@ use uuid::Uuid;
 
 use self::{
     packing::{MAX_BATCH_RECORDS, StoredBatch, unpack},
-    writer::{Append, Command, Writer, stored_kind, stored_position},
+    writer::{Append, Command, Writer, stored_kind, stored_kinds, stored_position, stored_positions},
 };
 use crate::{
     error::Error,
@@ -231,6 +231,16 @@ impl EventLog for EmbeddedLog {
     async fn position(&self, source_id: &str) -> Result<Option<SourcePosition>, Error> {
         let read = async { stored_position(&mut *self.readers.acquire().await?, source_id).await };
         read.await.map_err(|error| self.failure.describe("read a source's position", Arc::new(error)))
+    }
+
+    async fn positions(&self) -> Result<Vec<SourcePosition>, Error> {
+        let read = async { stored_positions(&mut *self.readers.acquire().await?).await };
+        read.await.map_err(|error| self.failure.describe("list the sources", Arc::new(error)))
+    }
+
+    async fn kinds(&self) -> Result<Vec<(Symbol, Kind)>, Error> {
+        let read = async { stored_kinds(&mut *self.readers.acquire().await?).await };
+        read.await.map_err(|error| self.failure.describe("list the symbols", Arc::new(error)))
     }
 
     async fn kind_of(&self, symbol: Symbol) -> Result<Option<Kind>, Error> {

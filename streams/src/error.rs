@@ -112,6 +112,20 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Records shall be copied to a topic that holds others.
+    #[error("the topic `{topic}` holds records of its own: mirror to a new one, as with `log.topic`")]
+    NotACopy {
+        /// The topic.
+        topic: String,
+    },
+    /// A topic is being filled by copying and is not ready for anything else.
+    #[error(
+        "the topic `{topic}` is not a whole copy yet: run `sentinel topic mirror` and then `sentinel topic cutover`"
+    )]
+    CopyUnfinished {
+        /// The topic.
+        topic: String,
+    },
     /// The log's file is damaged beyond single batches.
     #[error("the event log {path} is damaged: restore the file, or rebuild it from the sources", path = path.display())]
     Damaged {
@@ -166,6 +180,8 @@ impl Error {
             | Self::OtherPartitionCount { .. }
             | Self::Limit(_)
             | Self::OtherKind { .. }
+            | Self::NotACopy { .. }
+            | Self::CopyUnfinished { .. }
             | Self::Position { .. }
             | Self::Settings(_) => ErrorKind::Invalid,
             Self::NoSuchPartition { .. } => ErrorKind::NotFound,

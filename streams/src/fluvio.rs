@@ -7,6 +7,8 @@
 //! used. Every request has a time of its own, since the client waits for ever. A failed append may have been made in part:
 //! repeating it can double records, which admission removes by their ids.
 
+mod copies;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
@@ -36,11 +38,13 @@ use crate::{
     embedded::EmbeddedLog,
     error::Error,
     log::{
-        AppendBatch, AppendOutcome, EventLog, LogBatch, MAX_APPEND_BYTES, MAX_PARTITIONS, MAX_READ_BYTES,
-        MAX_READ_RECORDS, NewRecord, ReadItem, Retained, RetentionPolicy, SourcePosition, TopicSettings, check_limits,
-        check_offset, check_partition, check_partitions, partition_of, unknown_key,
+        AppendBatch, AppendOutcome, CopyTarget, EventLog, LogBatch, MAX_APPEND_BYTES, MAX_PARTITIONS, MAX_READ_BYTES,
+        MAX_READ_RECORDS, NewRecord, ReadItem, Retained, RetentionPolicy, SourcePosition, SourceStep, TopicSettings,
+        check_limits, check_offset, check_partition, check_partitions, offset_of, partition_of, unknown_key,
     },
 };
+
+use copies::{Origin, Places, copied_key, split_key};
 
 /// How long an answer of the cluster is waited for.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,6 +63,16 @@ const BATCH_BYTES: usize = 1 << 20;
 
 /// Bytes that one answer to a read may have; a record that is longer comes alone.
 const FETCH_BYTES: i32 = 8 << 20;
+
+/// The smallest segments that a topic is made with. A broker never takes a record again after one that does not fit into a
+/// segment, and removes old records segment by segment.
+const MIN_SEGMENT_BYTES: u64 = 16 << 20;
+
+/// The largest; Fluvio's own.
+const MAX_SEGMENT_BYTES: u64 = 1 << 30;
+
+/// Segments that the records which a partition may keep lie in.
+const SEGMENTS: u64 = 8;
 
 /// The client sends what waits when an append is complete; until then it waits for full batches.
 const LINGER: Duration = Duration::from_millis(100);
@@ -132,9 +146,19 @@ pub struct FluvioLog {
     ledger: EmbeddedLog,
     /// Kinds known to be in the ledger; they never change.
     kinds: RwLock<HashMap<Symbol, Kind>>,
-    /// One append at a time, so that records of a symbol keep their order. Absent after a failure.
-    producer: Mutex<Option<TopicProducerPool>>,
+    /// Where offsets stand on the brokers, by partition.
+    places: RwLock<Vec<Arc<Places>>>,
+    /// One append at a time, so that records of a symbol keep their order.
+    sending: Mutex<Sending>,
     appended: Notify,
+}
+
+/// What appends need; nothing of it is kept after a failure.
+#[derive(Default)]
+struct Sending {
+    producer: Option<TopicProducerPool>,
+    /// Of partitions that are copied to: the end on the brokers, and the offset of the log that comes next.
+    copied: HashMap<Partition, (Offset, Option<Offset>)>,
 }
 
 impl fmt::Debug for FluvioLog {
@@ -162,8 +186,14 @@ impl FluvioLog {
             return Err(Error::OtherPartitionCount { topic: name, found, asked: partitions });
         }
         let ledger = EmbeddedLog::open(ledger, &settings.topic, clock).await?;
-        let (kinds, producer, appended) = (RwLock::default(), Mutex::new(None), Notify::new());
-        let log = Self { cluster, topic: name, partitions, ledger, kinds, producer, appended };
+        let mut places = Vec::new();
+        for partition in 0..partitions {
+            let stored = ledger.position(&Places::source_id(partition)).await?;
+            places.push(Arc::new(stored.as_ref().map(Places::parse).transpose()?.unwrap_or_default()));
+        }
+        let (kinds, sending, appended) = (RwLock::default(), Mutex::default(), Notify::new());
+        let places = RwLock::new(places);
+        let log = Self { cluster, topic: name, partitions, ledger, kinds, places, sending, appended };
         if known.is_none() {
             log.await_brokers().await?;
         }
@@ -218,16 +248,16 @@ impl FluvioLog {
         Ok(())
     }
 
-    /// Sends records and waits until the brokers have accepted all of them.
+    /// Sends records and waits until the brokers have accepted all of them; their offsets on the brokers by partition.
     async fn produce(
         &self,
-        producer: &mut Option<TopicProducerPool>,
-        records: Vec<NewRecord>,
+        sending: &mut Sending,
+        records: Vec<OutgoingRecord>,
     ) -> Result<Vec<(Partition, Range<Offset>)>, Error> {
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        let sending = if let Some(producer) = producer.take() {
+        let producer = if let Some(producer) = sending.producer.take() {
             producer
         } else {
             // What is given to a producer while no broker is there is sent whenever one comes back.
@@ -236,14 +266,15 @@ impl FluvioLog {
             }
             self.new_producer().await?
         };
-        let sent = tokio::time::timeout(APPEND_TIMEOUT, send(&sending, self.partitions, records));
+        let sent = tokio::time::timeout(APPEND_TIMEOUT, send(&producer, records));
         match sent.await.unwrap_or_else(|late| Err(late.into())) {
             Ok(ranges) => {
-                *producer = Some(sending);
+                sending.producer = Some(producer);
                 self.appended.notify_waiters();
                 Ok(ranges)
             }
             Err(source) => {
+                sending.copied.clear();
                 self.cluster.leave();
                 Err(self.cluster.failed("accept records")(source))
             }
@@ -298,6 +329,55 @@ impl FluvioLog {
         self.cluster.answer("be read", async { Ok::<_, ErrorCode>(batches.next().await) }).await
     }
 
+    fn places(&self, partition: Partition) -> Arc<Places> {
+        let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
+        usize::try_from(partition).ok().and_then(|place| places.get(place).cloned()).unwrap_or_default()
+    }
+
+    /// Notes in the ledger where offsets of a partition stand from now on.
+    async fn note_places(&self, partition: Partition, places: Places) -> Result<(), Error> {
+        let source_id = Places::source_id(partition);
+        let expected = self.ledger.position(&source_id).await?.map(|stored| stored.position);
+        let next = SourcePosition { source_id, position: places.to_string(), finished: places.complete };
+        let source = Some(SourceStep { expected, next });
+        // Without records the kind says nothing.
+        self.ledger.append(AppendBatch { records: Vec::new(), kind: Kind::Real, source }).await?;
+        let mut known = self.places.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = usize::try_from(partition).ok().and_then(|place| known.get_mut(place)) {
+            *known = Arc::new(places);
+        }
+        Ok(())
+    }
+
+    /// The end of a partition on its brokers, and the offset of the log that is to be copied next; none where nothing
+    /// was copied yet.
+    async fn copied(
+        &self,
+        sending: &mut Sending,
+        source: &str,
+        partition: Partition,
+    ) -> Result<(Offset, Option<Offset>), Error> {
+        if let Some(known) = sending.copied.get(&partition) {
+            return Ok(*known);
+        }
+        let places = self.places(partition);
+        let mut end = self.cluster.end_of(&self.topic, partition).await?;
+        let mut next = (!places.is_plain()).then(|| places.in_log(end));
+        if let Some(batch) = self.first_batch(partition, From::from_end(1)).await? {
+            end = batch.get_last_offset() + 1;
+            let last = batch.into_consumer_records_iter(partition.unsigned_abs()).last();
+            let origin = last.and_then(|record| split_key(record.key().unwrap_or_default()).1);
+            next = origin.map(|origin| origin.offset + 1);
+        }
+        let is_other =
+            if places.from.is_empty() { end > 0 } else { places.from != source || (end > 0 && next.is_none()) };
+        if is_other {
+            return Err(Error::NotACopy { topic: self.topic.clone() });
+        }
+        sending.copied.insert(partition, (end, next));
+        Ok((end, next))
+    }
+
     fn unreadable(&self, code: ErrorCode) -> Error {
         self.cluster.leave();
         self.cluster.failed("be read")(code.into())
@@ -316,7 +396,10 @@ impl EventLog for FluvioLog {
 
     async fn append(&self, batch: AppendBatch) -> Result<AppendOutcome, Error> {
         check_limits(&batch)?;
-        let mut producer = self.producer.lock().await;
+        if (0..self.partitions).any(|partition| self.places(partition).is_filling()) {
+            return Err(Error::CopyUnfinished { topic: self.topic.clone() });
+        }
+        let mut sending = self.sending.lock().await;
         if let Some(step) = &batch.source
             && step.is_taken(self.ledger.position(&step.next.source_id).await?)?
         {
@@ -324,7 +407,15 @@ impl EventLog for FluvioLog {
         }
         self.note_kinds(&batch).await?;
         let AppendBatch { records, kind, source } = batch;
-        let ranges = self.produce(&mut producer, records).await?;
+        let record = |NewRecord { key, value }| {
+            let partition = partition_of(key, self.partitions);
+            OutgoingRecord { partition, key: key.as_str().into(), value }
+        };
+        let mut ranges = self.produce(&mut sending, records.into_iter().map(record).collect()).await?;
+        for (partition, range) in &mut ranges {
+            let places = self.places(*partition);
+            *range = places.in_log(range.start)..places.in_log(range.end);
+        }
         if source.is_some() {
             self.ledger.append(AppendBatch { records: Vec::new(), kind, source }).await?;
         }
@@ -335,9 +426,11 @@ impl EventLog for FluvioLog {
         check_partition(partition, self.partitions)?;
         check_offset(from)?;
         let max_records = max_records.clamp(1, MAX_READ_RECORDS);
-        let mut reading = Reading { partition, next: from, items: Vec::new(), records: 0, bytes: 0 };
+        let places = self.places(partition);
+        let mut reading = Reading { partition, places, next: from, items: Vec::new(), records: 0, bytes: 0 };
         loop {
-            let at = From::absolute(reading.next).map_err(|error| self.cluster.failed("be read")(error.into()))?;
+            let at = reading.places.on_brokers(reading.next);
+            let at = From::absolute(at).map_err(|error| self.cluster.failed("be read")(error.into()))?;
             let mut batches = Box::pin(self.batches(partition, at).await?);
             let evicted = loop {
                 if reading.records >= max_records || reading.bytes >= MAX_READ_BYTES {
@@ -346,7 +439,9 @@ impl EventLog for FluvioLog {
                 match self.next_batch(&mut batches).await? {
                     None => return Ok(reading.items),
                     Some(Ok(batch)) => reading.take(batch)?,
-                    Some(Err(ErrorCode::OffsetEvicted { next_available, .. })) => break next_available,
+                    Some(Err(ErrorCode::OffsetEvicted { next_available, .. })) => {
+                        break reading.places.in_log(next_available);
+                    }
                     Some(Err(code)) => return Err(self.unreadable(code)),
                 }
             };
@@ -358,18 +453,20 @@ impl EventLog for FluvioLog {
 
     async fn first_offset(&self, partition: Partition) -> Result<Offset, Error> {
         check_partition(partition, self.partitions)?;
-        match self.first_batch(partition, From::beginning()).await? {
-            Some(batch) => Ok(batch.get_base_offset()),
-            None => self.cluster.end_of(&self.topic, partition).await,
-        }
+        let first = match self.first_batch(partition, From::beginning()).await? {
+            Some(batch) => batch.get_base_offset(),
+            None => self.cluster.end_of(&self.topic, partition).await?,
+        };
+        Ok(self.places(partition).in_log(first))
     }
 
     async fn end_offset(&self, partition: Partition) -> Result<Offset, Error> {
         check_partition(partition, self.partitions)?;
-        match self.first_batch(partition, From::from_end(1)).await? {
-            Some(batch) => Ok(batch.get_last_offset() + 1),
-            None => self.cluster.end_of(&self.topic, partition).await,
-        }
+        let end = match self.first_batch(partition, From::from_end(1)).await? {
+            Some(batch) => batch.get_last_offset() + 1,
+            None => self.cluster.end_of(&self.topic, partition).await?,
+        };
+        Ok(self.places(partition).in_log(end))
     }
 
     async fn wait_beyond(&self, partition: Partition, offset: Offset) -> Result<(), Error> {
@@ -387,6 +484,16 @@ impl EventLog for FluvioLog {
         self.ledger.position(source_id).await
     }
 
+    async fn positions(&self) -> Result<Vec<SourcePosition>, Error> {
+        let mut positions = self.ledger.positions().await?;
+        positions.retain(|known| (0..self.partitions).all(|of| known.source_id != Places::source_id(of)));
+        Ok(positions)
+    }
+
+    async fn kinds(&self) -> Result<Vec<(Symbol, Kind)>, Error> {
+        self.ledger.kinds().await
+    }
+
     async fn kind_of(&self, symbol: Symbol) -> Result<Option<Kind>, Error> {
         self.ledger.kind_of(symbol).await
     }
@@ -398,10 +505,94 @@ impl EventLog for FluvioLog {
     }
 
     async fn close(&self) {
-        self.producer.lock().await.take();
+        *self.sending.lock().await = Sending::default();
         self.cluster.leave();
         self.ledger.close().await;
     }
+}
+
+#[async_trait]
+impl CopyTarget for FluvioLog {
+    async fn copied_to(&self, source: &str, partition: Partition) -> Result<Option<Offset>, Error> {
+        check_partition(partition, self.partitions)?;
+        let (_, next) = self.copied(&mut *self.sending.lock().await, source, partition).await?;
+        Ok(next)
+    }
+
+    async fn append_copy(&self, source: &str, batch: &LogBatch) -> Result<(), Error> {
+        let partition = batch.partition();
+        check_partition(partition, self.partitions)?;
+        let mut sending = self.sending.lock().await;
+        let (end, next) = self.copied(&mut sending, source, partition).await?;
+        let mut records = Vec::with_capacity(batch.len());
+        for record in batch.records().filter(|record| next.is_none_or(|next| record.offset >= next)) {
+            let origin = Origin { offset: record.offset, append_time: record.append_time };
+            records.push(OutgoingRecord {
+                partition,
+                key: copied_key(record.key, origin),
+                value: record.value.to_vec(),
+            });
+        }
+        let Some(first) = batch.records().len().checked_sub(records.len()).and_then(|known| batch.get(known)) else {
+            return Ok(());
+        };
+        let mut places = Places::clone(&self.places(partition));
+        if places.from.is_empty() {
+            places = Places::of(source);
+        }
+        if places.go_on(end, first.offset) {
+            self.note_places(partition, places).await?;
+        }
+        let count = records.len();
+        let sent = self.produce(&mut sending, records).await?;
+        sending.copied.remove(&partition);
+        // Where a lost answer has left records twice, the brokers are asked again.
+        if let [(_, range)] = sent.as_slice()
+            && range.start == end
+            && range.end == end + offset_of(count)
+        {
+            sending.copied.insert(partition, (range.end, Some(batch.end_offset())));
+        }
+        Ok(())
+    }
+
+    async fn finish_copy(&self, source: &dyn EventLog) -> Result<(), Error> {
+        let mut sending = self.sending.lock().await;
+        for partition in 0..self.partitions {
+            let (end, next) = self.copied(&mut sending, source.topic_id(), partition).await?;
+            let wanted = source.end_offset(partition).await?;
+            let mut left = source.read(partition, next.unwrap_or(0), 1).await?.into_iter();
+            if left.any(|item| matches!(item, ReadItem::Batch(_))) {
+                return Err(Error::CopyUnfinished { topic: self.topic.clone() });
+            }
+            let mut places = Places::clone(&self.places(partition));
+            places.from = source.topic_id().to_owned();
+            places.complete = true;
+            places.go_on(end, wanted);
+            self.note_places(partition, places).await?;
+        }
+        for kind in [Kind::Simulated, Kind::Real] {
+            let kinds = source.kinds().await?.into_iter().filter(|(_, of)| *of == kind);
+            let records = kinds.map(|(key, _)| NewRecord { key, value: Vec::new() }).collect();
+            self.note_kinds(&AppendBatch { records, kind, source: None }).await?;
+        }
+        for next in source.positions().await? {
+            let expected = self.ledger.position(&next.source_id).await?;
+            if expected.as_ref() == Some(&next) {
+                continue;
+            }
+            let source = Some(SourceStep { expected: expected.map(|known| known.position), next });
+            self.ledger.append(AppendBatch { records: Vec::new(), kind: Kind::Real, source }).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A record on its way to the brokers.
+struct OutgoingRecord {
+    partition: Partition,
+    key: Vec<u8>,
+    value: Vec<u8>,
 }
 
 /// Records go where they go on every engine.
@@ -410,7 +601,8 @@ struct BySymbol;
 impl fluvio::Partitioner for BySymbol {
     fn partition(&self, config: &fluvio::PartitionerConfig, key: Option<&[u8]>, _value: &[u8]) -> u32 {
         let partitions = Partition::try_from(config.partition_count()).unwrap_or(MAX_PARTITIONS);
-        let symbol = key.and_then(|key| Symbol::parse(std::str::from_utf8(key).ok()?).ok());
+        let (key, _) = split_key(key.unwrap_or_default());
+        let symbol = std::str::from_utf8(key).ok().and_then(|text| Symbol::parse(text).ok());
         partition_of(symbol.unwrap_or_else(unknown_key), partitions).unsigned_abs()
     }
 }
@@ -418,13 +610,11 @@ impl fluvio::Partitioner for BySymbol {
 /// Gives records to a producer and waits for all answers; the offsets by partition.
 async fn send(
     producer: &TopicProducerPool,
-    partitions: Partition,
-    records: Vec<NewRecord>,
+    records: Vec<OutgoingRecord>,
 ) -> Result<Vec<(Partition, Range<Offset>)>, BoxedError> {
     let mut answers = Vec::with_capacity(records.len());
-    for NewRecord { key, value } in records {
-        let partition = partition_of(key, partitions);
-        answers.push((partition, producer.send(key.as_str(), value).await?));
+    for OutgoingRecord { partition, key, value } in records {
+        answers.push((partition, producer.send(key, value).await?));
     }
     producer.flush().await?;
     let mut ranges: BTreeMap<Partition, Range<Offset>> = BTreeMap::new();
@@ -444,9 +634,17 @@ async fn opened(
     Ok(consumer.stream_batches_with_config(from, config).await?)
 }
 
+/// How a partition that keeps so many bytes is stored; a broker keeps two segments at least.
+fn storage(max_partition_bytes: u64) -> TopicStorageConfig {
+    let segment = (max_partition_bytes / SEGMENTS).clamp(MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES);
+    let max_partition_size = Some(max_partition_bytes.max(2 * segment));
+    TopicStorageConfig { segment_size: u32::try_from(segment).ok(), max_partition_size }
+}
+
 /// Items on their way to a reader.
 struct Reading {
     partition: Partition,
+    places: Arc<Places>,
     next: Offset,
     items: Vec<ReadItem>,
     records: usize,
@@ -454,24 +652,39 @@ struct Reading {
 }
 
 impl Reading {
-    /// Takes the records of a batch that were not read yet; a first batch may begin before what was asked for.
+    /// Takes the records of a batch that were not read yet: a first batch may begin before what was asked for, and of
+    /// copied records some may be there twice.
     fn take(&mut self, batch: Batch) -> Result<(), Error> {
-        self.gap(batch.get_base_offset(), "the brokers have no records there");
         let mut taken = LogBatch::new(self.partition, self.next);
         for record in batch.into_consumer_records_iter(self.partition.unsigned_abs()) {
-            if record.offset() < self.next {
+            let (mut key, mut offset) = (record.key().unwrap_or_default(), record.offset());
+            let mut append_time = Timestamp::from_millis(record.timestamp());
+            if !self.places.is_plain() {
+                let (symbol, origin) = split_key(key);
+                offset = origin.map_or_else(|| self.places.in_log(offset), |origin| origin.offset);
+                append_time = origin.map_or(append_time, |origin| origin.append_time);
+                key = symbol;
+            }
+            if offset < self.next {
                 continue;
             }
-            let append_time = Timestamp::from_millis(record.timestamp());
-            taken.push(append_time, record.key().unwrap_or_default(), record.value())?;
-            self.next = record.offset() + 1;
+            if offset > self.next {
+                self.give(std::mem::replace(&mut taken, LogBatch::new(self.partition, offset)));
+                self.gap(offset, "the brokers have no records there");
+            }
+            taken.push(append_time, key, record.value())?;
+            self.next = offset + 1;
         }
+        self.give(taken);
+        Ok(())
+    }
+
+    fn give(&mut self, taken: LogBatch) {
         self.records += taken.len();
         self.bytes += taken.bytes_held();
         if !taken.is_empty() {
             self.items.push(ReadItem::Batch(taken));
         }
-        Ok(())
     }
 
     /// Notes that offsets below `to` cannot be had; whether there are any.
@@ -580,8 +793,7 @@ impl Cluster {
         let seconds = settings.retention.max_age_micros / domain::time::MICROS;
         let time_in_seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
         spec.set_cleanup_policy(CleanupPolicy::Segment(SegmentBasedPolicy { time_in_seconds }));
-        let max_partition_size = Some(settings.retention.max_partition_bytes);
-        spec.set_storage(TopicStorageConfig { segment_size: None, max_partition_size });
+        spec.set_storage(storage(settings.retention.max_partition_bytes));
         let admin = self.client().await?.admin().await;
         let created = self.answer("make the topic", admin.create(topic.to_owned(), false, spec)).await;
         // Another process may have been faster.
@@ -723,6 +935,159 @@ mod tests {
         let appended = batch.get(0).unwrap().append_time;
         assert!(appended.micros() > 1_750_000_000 * MICROS && appended.micros() % 1_000 == 0, "{appended}");
         end(log).await;
+    }
+
+    /// Copies what is missing.
+    async fn copy(from: &dyn EventLog, to: &FluvioLog) {
+        for partition in 0..PARTITIONS {
+            let mut next = to.copied_to(from.topic_id(), partition).await.unwrap().unwrap_or(0);
+            loop {
+                let items = from.read(partition, next, 7).await.unwrap();
+                let Some(last) = items.last() else { break };
+                next = last.end();
+                for item in items {
+                    if let ReadItem::Batch(batch) = item {
+                        to.append_copy(from.topic_id(), &batch).await.unwrap();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn all_records(log: &dyn EventLog, partition: Partition) -> Vec<(Offset, Timestamp, Vec<u8>, Vec<u8>)> {
+        let (mut found, mut next) = (Vec::new(), 0);
+        loop {
+            let items = log.read(partition, next, 10).await.unwrap();
+            let Some(last) = items.last() else { return found };
+            next = last.end();
+            let batches = items.iter().filter_map(|item| match item {
+                ReadItem::Batch(batch) => Some(batch),
+                ReadItem::Gap { .. } => None,
+            });
+            let records = batches.flat_map(LogBatch::records);
+            found.extend(records.map(|r| (r.offset, r.append_time, r.key.to_vec(), r.value.to_vec())));
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_copy_stands_in_for_the_log_that_it_was_made_from() {
+        let Some(endpoint) = cluster() else { return };
+        let (folder, settings) = (tempfile::tempdir().unwrap(), settings(&endpoint, &new_topic()));
+        let source = folder.path().join("events.db");
+        let source = EmbeddedLog::open(&source, &settings.topic, Arc::new(FixedClock)).await.unwrap();
+        let step = |position: usize| {
+            let expected = position.checked_sub(1).map(|before| before.to_string());
+            let next = SourcePosition { source_id: "file".to_owned(), position: position.to_string(), finished: false };
+            Some(SourceStep { expected, next })
+        };
+        let home = home("BTC-USDT");
+        for number in 0..6 {
+            let records = [records("BTC-USDT", number * 10..number * 10 + 10), records("ETH-USDT", number..number + 1)];
+            source.append(AppendBatch { source: step(number), ..real(records.concat()) }).await.unwrap();
+        }
+        source.retain(home, 30, conformance::KEEP_NOTHING).await.unwrap();
+        assert!(source.first_offset(home).await.unwrap() > 0, "the first records are gone");
+
+        let target = open(&settings, &folder).await;
+        copy(&source, &target).await;
+        let ended = target.append(real(records("BTC-USDT", 0..1))).await.unwrap_err();
+        assert!(matches!(ended, Error::CopyUnfinished { .. }), "{ended}");
+        // As after an answer that was lost: the newest records were sent once more.
+        let twice = all_records(&source, home).await.split_off(25);
+        let again = twice.into_iter().map(|(offset, append_time, key, value)| OutgoingRecord {
+            partition: home,
+            key: copied_key(&key, Origin { offset, append_time }),
+            value,
+        });
+        target.produce(&mut *target.sending.lock().await, again.collect()).await.unwrap();
+        target.close().await;
+
+        let target = open(&settings, &folder).await;
+        source.append(AppendBatch { source: step(6), ..real(records("BTC-USDT", 60..75)) }).await.unwrap();
+        assert!(matches!(target.finish_copy(&source).await, Err(Error::CopyUnfinished { .. })));
+        copy(&source, &target).await;
+        target.finish_copy(&source).await.unwrap();
+        assert_eq!(target.positions().await.unwrap(), source.positions().await.unwrap());
+        assert_eq!(target.kinds().await.unwrap(), source.kinds().await.unwrap());
+        for partition in 0..PARTITIONS {
+            assert_eq!(all_records(&target, partition).await, all_records(&source, partition).await);
+            let ends = (target.end_offset(partition).await.unwrap(), source.end_offset(partition).await.unwrap());
+            assert_eq!(ends.0, ends.1);
+            let first = (target.first_offset(partition).await.unwrap(), source.first_offset(partition).await.unwrap());
+            assert_eq!(first.0, first.1);
+        }
+        for from in 0..80 {
+            let (found, _) = read_all(&target, home, from, 4).await;
+            assert_eq!(found, read_all(&source, home, from, 4).await.0, "from {from}");
+        }
+
+        let appended =
+            target.append(AppendBatch { source: step(7), ..real(records("BTC-USDT", 75..80)) }).await.unwrap();
+        let next = source.end_offset(home).await.unwrap();
+        assert_eq!(appended, AppendOutcome::Appended(vec![(home, next..next + 5)]));
+        target.close().await;
+        let target = open(&settings, &folder).await;
+        let (found, gaps) = read_all(&target, home, next - 3, 100).await;
+        assert!(gaps.is_empty());
+        assert_eq!(
+            found.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(),
+            (next - 3..next + 5).collect::<Vec<_>>()
+        );
+        assert_eq!(found.last().unwrap().1, b"value 79");
+        source.close().await;
+        end(target).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nothing_is_copied_to_a_topic_that_holds_something_else() {
+        let Some(endpoint) = cluster() else { return };
+        let folder = tempfile::tempdir().unwrap();
+        let log = open(&settings(&endpoint, &new_topic()), &folder).await;
+        log.append(real(records("BTC-USDT", 0..2))).await.unwrap();
+        let refused = log.copied_to("another", home("BTC-USDT")).await.unwrap_err();
+        assert!(matches!(refused, Error::NotACopy { .. }), "{refused}");
+        end(log).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_the_brokers_have_removed_is_a_gap_and_the_rest_is_read() {
+        let Some(endpoint) = cluster() else { return };
+        let (folder, mut settings) = (tempfile::tempdir().unwrap(), settings(&endpoint, &new_topic()));
+        settings.retention.max_partition_bytes = 1;
+        let log = open(&settings, &folder).await;
+        let home = home("BTC-USDT");
+        for _ in 0..16 {
+            let records = (0..4).map(|_| conformance::record("BTC-USDT", conformance::noise(1 << 20))).collect();
+            log.append(real(records)).await.unwrap();
+        }
+        // Brokers look for what is to be removed every ten seconds.
+        let mut first = 0;
+        for _ in 0..300 {
+            first = log.first_offset(home).await.unwrap();
+            if first > 0 {
+                break;
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+        assert!((1..64).contains(&first), "{first}");
+        let (found, gaps) = read_all(&log, home, 0, 3).await;
+        assert_eq!(gaps, [(0, first, "removed by retention".to_owned())]);
+        assert!(found.iter().map(|(offset, _)| *offset).eq(first..64));
+        let (found, gaps) = read_all(&log, home, first - 1, 3).await;
+        assert_eq!((found.len(), gaps.len()), (usize::try_from(64 - first).unwrap(), 1));
+        end(log).await;
+    }
+
+    #[test]
+    fn a_partition_lies_in_segments_that_every_record_fits_into() {
+        let sizes = |bytes| {
+            let TopicStorageConfig { segment_size, max_partition_size } = storage(bytes);
+            (u64::from(segment_size.unwrap()), max_partition_size.unwrap())
+        };
+        assert_eq!(sizes(0), (16 << 20, 32 << 20));
+        assert_eq!(sizes(800 << 20), (100 << 20, 800 << 20));
+        assert_eq!(sizes(1 << 40), (1 << 30, 1 << 40));
+        assert!(MIN_SEGMENT_BYTES > 2 * crate::log::MAX_VALUE_BYTES as u64);
     }
 
     #[tokio::test]

@@ -29,8 +29,8 @@ pub use embedded::EmbeddedLog;
 pub use error::Error;
 pub use files::{FileBatch, FileSource};
 pub use log::{
-    AppendBatch, AppendOutcome, EventLog, LogBatch, NewRecord, ReadItem, RetentionPolicy, SourcePosition, SourceStep,
-    TopicSettings, partition_of,
+    AppendBatch, AppendOutcome, CopyTarget, EventLog, LogBatch, NewRecord, ReadItem, RetentionPolicy, SourcePosition,
+    SourceStep, TopicSettings, partition_of,
 };
 pub use pace::Pace;
 pub use simulated::{SimulatedMarket, SimulatedSettings, SimulatedSymbol};

@@ -425,6 +425,18 @@ pub trait EventLog: Send + Sync {
     /// A failure of the storage.
     async fn position(&self, source_id: &str) -> Result<Option<SourcePosition>, Error>;
 
+    /// How far every source has been appended, in the order of their ids.
+    ///
+    /// # Errors
+    /// A failure of the storage.
+    async fn positions(&self) -> Result<Vec<SourcePosition>, Error>;
+
+    /// Every symbol that has had a record, and whether it is simulated or real; in the order of the symbols.
+    ///
+    /// # Errors
+    /// A failure of the storage.
+    async fn kinds(&self) -> Result<Vec<(Symbol, Kind)>, Error>;
+
     /// Whether a symbol is simulated or real; `None` = no record yet.
     ///
     /// # Errors
@@ -444,4 +456,27 @@ pub trait EventLog: Send + Sync {
 
     /// Ends what was begun and closes the log; appends that come later are refused.
     async fn close(&self);
+}
+
+/// A log that can be filled with what another log holds, offset by offset, so that it stands in for it.
+#[async_trait]
+pub trait CopyTarget: EventLog {
+    /// The offset from which the log `source` is to be copied on; `None` where nothing of it is here.
+    ///
+    /// # Errors
+    /// [`Error::NotACopy`] where the topic holds something else; a failure of the storage.
+    async fn copied_to(&self, source: &str, partition: Partition) -> Result<Option<Offset>, Error>;
+
+    /// Appends records of the log `source` with their offsets and append times; those that are here already are left
+    /// out. What lies between them and those before is a gap here too.
+    ///
+    /// # Errors
+    /// As [`CopyTarget::copied_to`]. After a failure that may pass, the same records can be given again.
+    async fn append_copy(&self, source: &str, batch: &LogBatch) -> Result<(), Error>;
+
+    /// Takes over how far sources are and what symbols are, and lets others append after the end of every partition.
+    ///
+    /// # Errors
+    /// [`Error::CopyUnfinished`] where records are missing; as [`CopyTarget::copied_to`].
+    async fn finish_copy(&self, source: &dyn EventLog) -> Result<(), Error>;
 }

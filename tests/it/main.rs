@@ -13,6 +13,7 @@ mod live;
 mod recorded;
 
 mod backfill;
+mod cluster;
 mod cut_log;
 mod kill;
 mod replay;

@@ -37,6 +37,18 @@ pub fn python(modules: &[&str]) -> Option<PathBuf> {
     missing("python", &format!("{} with {}", interpreter.display(), modules.join(", ")))
 }
 
+/// The controller of the Fluvio cluster that `SENTINEL_TEST_FLUVIO` names.
+///
+/// # Panics
+/// Where it names none and `SENTINEL_REQUIRE` names `fluvio`.
+pub fn cluster() -> Option<String> {
+    let endpoint = std::env::var("SENTINEL_TEST_FLUVIO").ok().filter(|endpoint| !endpoint.is_empty());
+    if endpoint.is_none() {
+        missing("fluvio", "SENTINEL_TEST_FLUVIO with the HOST:PORT of a cluster");
+    }
+    endpoint
+}
+
 fn missing(requirement: &str, what: &str) -> Option<PathBuf> {
     let required = std::env::var("SENTINEL_REQUIRE").unwrap_or_default();
     let is_required = required.split(',').any(|name| name.trim() == requirement);

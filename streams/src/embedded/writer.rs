@@ -364,6 +364,24 @@ pub async fn stored_kind(connection: &mut SqliteConnection, symbol: Symbol) -> R
     Ok(name.as_deref().and_then(kind_from_name))
 }
 
+/// How far every source has been appended.
+pub async fn stored_positions(connection: &mut SqliteConnection) -> Result<Vec<SourcePosition>, sqlx::Error> {
+    let rows: Vec<(String, String, bool)> =
+        sqlx::query_as("SELECT source_id, position, finished FROM sources ORDER BY source_id")
+            .fetch_all(connection)
+            .await?;
+    let position = |(source_id, position, finished)| SourcePosition { source_id, position, finished };
+    Ok(rows.into_iter().map(position).collect())
+}
+
+/// Every symbol and whether it is simulated or real.
+pub async fn stored_kinds(connection: &mut SqliteConnection) -> Result<Vec<(Symbol, Kind)>, sqlx::Error> {
+    let rows: Vec<(String, String)> =
+        sqlx::query_as("SELECT symbol, kind FROM symbols ORDER BY symbol").fetch_all(connection).await?;
+    let parse = |(symbol, kind): &(String, String)| Some((Symbol::parse(symbol).ok()?, kind_from_name(kind)?));
+    Ok(rows.iter().filter_map(parse).collect())
+}
+
 async fn heads(transaction: &mut SqliteConnection) -> Result<BTreeMap<Partition, Head>, sqlx::Error> {
     let rows: Vec<(Partition, i64, i64)> =
         sqlx::query_as("SELECT partition, end_offset, last_append_micros FROM partitions")
