@@ -162,8 +162,10 @@ impl Lake {
     /// Commits what is not stored yet of a flush over partitions of one topic. May be repeated at any time.
     ///
     /// # Errors
-    /// Where a commit fails for good; tables committed before keep their rows and drop them at the repetition.
+    /// [`Error::OtherTopic`] where the tables follow another; where a commit fails for good: tables committed before keep
+    /// their rows and drop them at the repetition.
     pub async fn flush(&self, topic: &str, partitions: Arc<Vec<PartitionFlush>>) -> Result<FlushSummary, Error> {
+        follows(&mut *self.table(TableName::Events).lock().await, topic).await?;
         let mut summary = self.flush_derived(topic, &partitions).await?;
         let events = self.append_truth(topic, &partitions).await?;
         summary.rows.push((TableName::Events, events.rows()));
