@@ -82,14 +82,17 @@ impl ProgramStatus {
 impl Jobs {
     fn part(&self, name: Part) -> (PartState, Option<String>) {
         match self {
-            Self::Here { ingest, .. } if name == Part::Log => match troubled(ingest.trouble()) {
-                (PartState::Online, None) => (PartState::Online, ingest.connected()),
-                troubled => troubled,
-            },
+            Self::Here { ingest, stream, .. } if name == Part::Log => {
+                match troubled(ingest.trouble().or_else(|| stream.unread())) {
+                    (PartState::Online, None) => (PartState::Online, ingest.connected()),
+                    troubled => troubled,
+                }
+            }
             Self::Here { .. } if name == Part::Scheduler => {
                 (PartState::Online, Some("first model and table upkeep; no schedules yet".to_owned()))
             }
-            Self::Here { stream, .. } => troubled(stream.trouble()),
+            Self::Here { stream, .. } if name == Part::Lake => troubled(stream.uncommitted()),
+            Self::Here { stream, .. } => troubled(stream.unread().or_else(|| stream.uncommitted())),
             Self::Elsewhere(elsewhere) => part_elsewhere(name, elsewhere),
         }
     }

@@ -31,7 +31,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{error::Error, metrics::Metrics};
+use crate::{
+    error::Error,
+    metrics::{Metrics, Operation},
+};
 
 pub use binance::{FrameCounts, binance};
 use connections::Connections;
@@ -343,6 +346,7 @@ async fn append(parts: &IngestParts, batch: AppendBatch, cancel: &CancellationTo
         match parts.log.append(batch.clone()).await {
             Ok(outcome) => {
                 parts.state.set_trouble(None);
+                parts.metrics.goes_on(Operation::Append);
                 let AppendOutcome::Appended(appended) = outcome else { return Ok(Appended::new()) };
                 parts.metrics.events_logged(batch.records.len() as u64);
                 parts.state.appended.fetch_add(batch.records.len() as u64, Ordering::Relaxed);
@@ -352,6 +356,7 @@ async fn append(parts: &IngestParts, batch: AppendBatch, cancel: &CancellationTo
             Err(error) if error.kind() == domain::ErrorKind::Unavailable && !cancel.is_cancelled() => {
                 warn!(%error, pause_ms = pause.as_millis(), "ingest waits until the log takes records again");
                 parts.state.set_trouble(Some(error.to_string()));
+                parts.metrics.waits(Operation::Append);
                 tokio::select! { () = tokio::time::sleep(pause) => {}, () = cancel.cancelled() => {} }
                 pause = (pause * 2).min(MAX_RETRY_PAUSE);
             }

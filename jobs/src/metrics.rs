@@ -56,6 +56,11 @@ struct OriginLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabel {
+    operation: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabel {
     route: Arc<str>,
 }
@@ -65,6 +70,30 @@ struct RequestLabels {
     method: &'static str,
     route: Arc<str>,
     status: u16,
+}
+
+/// What a job tries again until it succeeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Appending to the log.
+    Append,
+    /// Reading the log.
+    Read,
+    /// Committing to the tables.
+    Commit,
+}
+
+impl Operation {
+    const ALL: [Self; 3] = [Self::Append, Self::Read, Self::Commit];
+
+    const fn label(self) -> OperationLabel {
+        let operation = match self {
+            Self::Append => "append",
+            Self::Read => "read",
+            Self::Commit => "commit",
+        };
+        OperationLabel { operation }
+    }
 }
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -77,6 +106,8 @@ pub struct Metrics {
     source_disconnects: Family<ReasonLabel, Counter>,
     source_frames: Family<FrameLabel, Counter>,
     missing_trade_ids: Gauge,
+    waiting: Family<OperationLabel, Gauge>,
+    retries: Family<OperationLabel, Counter>,
     records: Family<FateLabel, Counter>,
     rows: Family<TableLabel, Counter>,
     commits: Family<TableLabel, Counter>,
@@ -106,6 +137,8 @@ impl Metrics {
             source_disconnects: Family::default(),
             source_frames: Family::default(),
             missing_trade_ids: Gauge::default(),
+            waiting: Family::default(),
+            retries: Family::default(),
             records: Family::default(),
             rows: Family::default(),
             commits: Family::default(),
@@ -123,6 +156,10 @@ impl Metrics {
             metrics.source_disconnects.get_or_create(&ReasonLabel { reason }).inc_by(0);
         }
         metrics.records_folded(&FateCounts::default());
+        for operation in Operation::ALL {
+            metrics.goes_on(operation);
+            metrics.retries.get_or_create(&operation.label()).inc_by(0);
+        }
         for origin in Origin::ALL {
             metrics.predicted(origin, 0, 0);
         }
@@ -140,6 +177,9 @@ impl Metrics {
         ours.register("source_frames", "Frames of the live source, by what they hold", self.source_frames.clone());
         let help = "Trade ids missing in the last hour of event time of real events; 0 with a simulated source";
         ours.register("missing_trade_ids", help, self.missing_trade_ids.clone());
+        let help = "Whether an operation waits for a log or a disk that it cannot use now: 1 while it does";
+        ours.register("waiting", help, self.waiting.clone());
+        ours.register("retries", "Operations that failed and are tried again", self.retries.clone());
         ours.register("records_folded", "Records read from the log, by their fate", self.records.clone());
         ours.register("rows_committed", "Rows committed to a table by this process", self.rows.clone());
         ours.register("commits", "Commits to a table by this process", self.commits.clone());
@@ -183,6 +223,17 @@ impl Metrics {
     /// Notes how many trade ids are missing in the newest hour.
     pub fn trade_ids_missing(&self, count: u64) {
         self.missing_trade_ids.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Counts an operation that failed and is tried again after a pause.
+    pub fn waits(&self, operation: Operation) {
+        self.waiting.get_or_create(&operation.label()).set(1);
+        self.retries.get_or_create(&operation.label()).inc();
+    }
+
+    /// Notes that an operation does not wait, or not any more.
+    pub fn goes_on(&self, operation: Operation) {
+        self.waiting.get_or_create(&operation.label()).set(0);
     }
 
     /// Counts records by their fate.
@@ -275,6 +326,8 @@ mod tests {
             "sentinel_source_disconnects_total{reason=\"stalled\"} 0",
             "sentinel_source_frames_total{content=\"trade\"} 0",
             "sentinel_missing_trade_ids 0",
+            "sentinel_waiting{operation=\"append\"} 0",
+            "sentinel_retries_total{operation=\"commit\"} 0",
             "sentinel_records_folded_total{fate=\"late\"} 0",
             "sentinel_predictions_total{origin=\"live\"} 0",
             "sentinel_anomalies_total{origin=\"manual\"} 0",
@@ -294,6 +347,9 @@ mod tests {
         metrics.source_lost(&Lost::Stalled);
         metrics.frames_received(&FrameCounts { trades: 5, skipped: 2, undecoded: 1 });
         metrics.trade_ids_missing(12);
+        metrics.waits(Operation::Read);
+        metrics.waits(Operation::Append);
+        metrics.goes_on(Operation::Append);
         let mut fates = FateCounts::default();
         fates.count(Fate::Admitted);
         fates.count(Fate::Admitted);
@@ -313,6 +369,9 @@ mod tests {
             "sentinel_source_frames_total{content=\"other\"} 2",
             "sentinel_source_frames_total{content=\"undecoded\"} 1",
             "sentinel_missing_trade_ids 12",
+            "sentinel_waiting{operation=\"read\"} 1",
+            "sentinel_waiting{operation=\"append\"} 0",
+            "sentinel_retries_total{operation=\"append\"} 1",
             "sentinel_records_folded_total{fate=\"admitted\"} 2",
             "sentinel_rows_committed_total{table=\"features\"} 10",
             "sentinel_commits_total{table=\"features\"} 2",

@@ -27,7 +27,7 @@ use crate::{
     error::Error,
     feed::{Feed, Origin},
     library::Models,
-    metrics::Metrics,
+    metrics::{Metrics, Operation},
 };
 use lane::Lane;
 
@@ -97,18 +97,29 @@ pub struct StreamParts {
 /// What others may see of a running job.
 #[derive(Debug, Default)]
 pub struct StreamState {
-    trouble: Mutex<Option<String>>,
+    unread: Mutex<Option<String>>,
+    uncommitted: Mutex<Option<String>>,
 }
 
 impl StreamState {
-    /// Why commits wait, as a sentence; `None` where they do not.
+    /// Why the log cannot be read, as a sentence; `None` where it can.
     #[must_use]
-    pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn unread(&self) -> Option<String> {
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set_trouble(&self, trouble: Option<String>) {
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    /// Why commits wait, as a sentence; `None` where they do not.
+    #[must_use]
+    pub fn uncommitted(&self) -> Option<String> {
+        self.uncommitted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_unread(&self, why: Option<String>) {
+        *self.unread.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    fn set_uncommitted(&self, why: Option<String>) {
+        *self.uncommitted.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 }
 
@@ -173,7 +184,8 @@ impl Job {
                 Ok(Next::GoOn) => {
                     if pause > FIRST_RETRY_PAUSE {
                         info!("the log is read again");
-                        self.parts.state.set_trouble(None);
+                        self.parts.state.set_unread(None);
+                        self.parts.metrics.goes_on(Operation::Read);
                         pause = FIRST_RETRY_PAUSE;
                     }
                 }
@@ -185,7 +197,8 @@ impl Job {
                     let cause =
                         std::error::Error::source(&error).map(|cause| format!(" ({cause})")).unwrap_or_default();
                     warn!(%error, cause, pause_ms = pause.as_millis(), "waits until the log can be read again");
-                    self.parts.state.set_trouble(Some(format!("{error}{cause}")));
+                    self.parts.state.set_unread(Some(format!("{error}{cause}")));
+                    self.parts.metrics.waits(Operation::Read);
                     if self.is_due() && !self.flush().await {
                         return Ok(());
                     }
@@ -344,19 +357,21 @@ async fn commit(parts: &StreamParts, flush: Arc<Vec<PartitionFlush>>, cancel: &C
                     parts.metrics.committed(table.as_str(), *rows as u64, seconds);
                 }
                 let events = summary.of(TableName::Events);
-                parts.state.set_trouble(None);
+                parts.state.set_uncommitted(None);
+                parts.metrics.goes_on(Operation::Commit);
                 tracing::debug!(events, elapsed_ms = started.elapsed().as_millis(), "committed a flush");
                 return Ok(());
             }
             Err(error) if error.kind().is_transient() && !last_attempt => {
                 let cause = std::error::Error::source(&error).map(|source| format!(" ({source})")).unwrap_or_default();
                 warn!(%error, cause, pause_s = pause.as_secs(), "rows wait in memory and in the log until they can be committed");
-                parts.state.set_trouble(Some(format!("{error}{cause}")));
+                parts.state.set_uncommitted(Some(format!("{error}{cause}")));
+                parts.metrics.waits(Operation::Commit);
                 tokio::select! { () = tokio::time::sleep(pause) => {}, () = cancel.cancelled() => {} }
                 pause = (pause * 2).min(MAX_RETRY_PAUSE);
             }
             Err(error) => {
-                parts.state.set_trouble(Some(error.to_string()));
+                parts.state.set_uncommitted(Some(error.to_string()));
                 return Err(error.into());
             }
         }
