@@ -65,8 +65,12 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     }
 }
 
+/// Libraries whose every failure comes back as an error, which is told where it is met; by themselves they repeat it each
+/// time they try again.
+const TOLD_CRATES: [&str; 2] = ["fluvio", "fluvio_socket"];
+
 /// The filter for `level`: one of `off`, `error`, `warn`, `info`, `debug`, `trace`, meant for Sentinel's own crates
-/// (others speak from `warn` on), or directives such as `warn,lake=debug` taken as they are.
+/// (others speak from `warn` on, those in [`TOLD_CRATES`] never), or directives such as `warn,lake=debug` taken as they are.
 ///
 /// # Errors
 /// A sentence saying which directive cannot be read. A bare word that is no level is refused, although the filter's
@@ -75,7 +79,8 @@ pub fn filter(level: &str) -> Result<EnvFilter, String> {
     if let Some(level) = bare_level(level) {
         let others = level.min(LevelFilter::WARN);
         let own = OWN_CRATES.map(|name| format!("{name}={level}")).join(",");
-        return parse_directives(&format!("{others},{own}"));
+        let told = TOLD_CRATES.map(|name| format!("{name}=off")).join(",");
+        return parse_directives(&format!("{others},{told},{own}"));
     }
     parse_directives(level)
 }
@@ -129,8 +134,8 @@ pub(crate) mod tests {
     #[case("WARN", &["own warn", "other warn"])]
     #[case("debug", &["own debug", "own info", "own warn", "other warn"])]
     #[case("off", &[])]
-    #[case("error,lake=debug", &["own debug", "own info", "own warn"])]
-    #[case("info,lake=off", &["other info", "other warn"])]
+    #[case("error,lake=debug", &["own debug", "own info", "own warn", "told error"])]
+    #[case("info,lake=off", &["other info", "other warn", "told error"])]
     fn a_level_is_meant_for_our_own_crates_and_directives_are_taken_as_they_are(
         #[case] level: &str,
         #[case] expected: &[&str],
@@ -142,6 +147,7 @@ pub(crate) mod tests {
             tracing::warn!(target: "lake::tables", "own warn");
             tracing::info!(target: "somebody::else", "other info");
             tracing::warn!(target: "somebody::else", "other warn");
+            tracing::error!(target: "fluvio_socket::stream", "told error");
         });
         let messages: Vec<&str> = text.lines().filter_map(|line| line.split_once(": ").map(|(_, said)| said)).collect();
         assert_eq!(messages, expected, "{text}");

@@ -49,7 +49,7 @@ Example:
     /// Let the tables follow the copy: compares it with the log, then commits its progress in every table
     #[command(after_help = "\
 Example, once nothing writes the log any more:
-  sentinel topic mirror  --from embedded --to fluvio://127.0.0.1:9003
+  sentinel topic mirror --from embedded --to fluvio://127.0.0.1:9003
   sentinel topic cutover --from embedded --to fluvio://127.0.0.1:9003
   sentinel up --log fluvio://127.0.0.1:9003")]
     Cutover(MoveArgs),

@@ -1,8 +1,8 @@
 //! `sentinel topic`: the event log's topic, and its records as they come.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use domain::{Offset, Partition, RawRecord};
+use domain::{ErrorKind, Offset, Partition, RawRecord};
 use futures::future::select_all;
 use serde_json::{json, value::RawValue};
 use streams::{EventLog, ReadItem};
@@ -12,7 +12,7 @@ use crate::{
     app::cancelled_by_signals,
     cli::{TailArgs, TailFrom, TopicCommand},
     clock::SystemClock,
-    commands::{Refused, mirror},
+    commands::{Refused, kind, mirror},
     config::{LogEngine, Settings},
     log_engine, output,
     progress::Progress,
@@ -20,6 +20,9 @@ use crate::{
 
 /// Records of a partition that are read together.
 const RECORDS: usize = 1_000;
+
+/// The pause after the log could not be read.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Runs a subcommand.
 pub async fn run(command: &TopicCommand, settings: &Settings, progress: &Progress) -> anyhow::Result<Outcome> {
@@ -97,23 +100,40 @@ async fn tail(log: &dyn EventLog, args: &TailArgs) -> anyhow::Result<()> {
     }
     let mut left = args.limit.unwrap_or(u64::MAX);
     while left > 0 && !cancel.is_cancelled() {
-        let mut is_idle = true;
-        for (partition, offset) in &mut next {
-            for item in log.read(*partition, *offset, RECORDS).await? {
-                is_idle = false;
-                *offset = item.end();
-                left = print(*partition, &item, left, args.output.json)?;
+        match print_new(log, &mut next, &mut left, args.output.json).await {
+            Ok(false) => {}
+            Ok(true) if args.once => return Ok(()),
+            Ok(true) => {
+                let records = select_all(next.iter().map(|(partition, offset)| log.wait_beyond(*partition, *offset)));
+                // What went wrong comes out again at the next read.
+                tokio::select! { _ = records => {}, () = cancel.cancelled() => {} }
             }
-        }
-        if is_idle && args.once {
-            return Ok(());
-        }
-        if is_idle {
-            let records = select_all(next.iter().map(|(partition, offset)| log.wait_beyond(*partition, *offset)));
-            tokio::select! { (waited, _, _) = records => waited?, () = cancel.cancelled() => {} }
+            Err(error) if kind(&error) == Some(ErrorKind::Unavailable) && !args.once => {
+                tracing::warn!("{error:#}; goes on when the log can be read again");
+                tokio::select! { () = tokio::time::sleep(PAUSE) => {}, () = cancel.cancelled() => {} }
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// Prints what comes next of every partition, `left` records at most; whether there was nothing.
+async fn print_new(
+    log: &dyn EventLog,
+    next: &mut BTreeMap<Partition, Offset>,
+    left: &mut u64,
+    as_json: bool,
+) -> anyhow::Result<bool> {
+    let mut is_idle = true;
+    for (partition, offset) in next {
+        for item in log.read(*partition, *offset, RECORDS).await? {
+            is_idle = false;
+            *offset = item.end();
+            *left = print(*partition, &item, *left, as_json)?;
+        }
+    }
+    Ok(is_idle)
 }
 
 fn wanted(log: &dyn EventLog, partition: Option<Partition>) -> anyhow::Result<Vec<Partition>> {
