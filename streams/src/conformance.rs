@@ -21,6 +21,7 @@ macro_rules! behaviours {
             a_repeated_append_of_a_source_is_recognised,
             events_of_the_other_kind_are_refused_whole,
             records_without_a_readable_symbol_are_of_no_kind,
+            sources_and_symbols_are_listed,
             a_waiting_reader_is_told_of_an_append,
             a_partition_that_does_not_exist_is_said_so,
         );
@@ -195,6 +196,18 @@ pub async fn records_without_a_readable_symbol_are_of_no_kind(log: &dyn EventLog
     log.append(AppendBatch { kind: Kind::Simulated, ..real(vec![unknown()]) }).await.unwrap();
     assert_eq!(log.kind_of(unknown_key()).await.unwrap(), None);
     assert_eq!(values(log, "UNKNOWN-UNKNOWN").await, ["broken", "broken"]);
+}
+
+pub async fn sources_and_symbols_are_listed(log: &dyn EventLog) {
+    assert_eq!((log.positions().await.unwrap(), log.kinds().await.unwrap()), (Vec::new(), Vec::new()));
+    log.append(AppendBatch { kind: Kind::Simulated, ..real(records("ETH-USDT", 0..2)) }).await.unwrap();
+    let mut batch = stepped([records("BTC-USDT", 0..2), records("ADA-USDT", 0..1)].concat(), None, "3", true);
+    batch.records.push(NewRecord { key: unknown_key(), value: b"broken".to_vec() });
+    log.append(batch).await.unwrap();
+    let positions = [SourcePosition { source_id: "file:a".into(), position: "3".into(), finished: true }];
+    assert_eq!(log.positions().await.unwrap(), positions);
+    let kinds = [("ADA-USDT", Kind::Real), ("BTC-USDT", Kind::Real), ("ETH-USDT", Kind::Simulated)];
+    assert_eq!(log.kinds().await.unwrap(), kinds.map(|(name, kind)| (symbol(name), kind)));
 }
 
 pub async fn a_waiting_reader_is_told_of_an_append(log: &dyn EventLog) {

@@ -7,12 +7,16 @@
 //! used. Every request has a time of its own, since the client waits for ever. A failed append may have been made in part:
 //! repeating it can double records, which admission removes by their ids.
 
+mod brokers;
+mod cluster;
 mod copies;
+mod reading;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
-    future::Future,
     ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
@@ -20,34 +24,28 @@ use std::{
 };
 
 use async_trait::async_trait;
-use domain::{Clock, Kind, Offset, Partition, Symbol, Timestamp};
+use domain::{Clock, Kind, Offset, Partition, Symbol};
 use fluvio::{
-    Compression, Fluvio, FluvioClusterConfig, Isolation, Offset as From, TopicProducerConfigBuilder, TopicProducerPool,
+    Compression, Isolation, TopicProducerConfigBuilder, TopicProducerPool,
     config::{TlsCerts, TlsPaths, TlsPolicy},
-    consumer::{ConsumerConfig, PartitionConsumer},
-    dataplane::{link::ErrorCode, record::Batch},
-    metadata::{
-        partition::{PartitionSpec, PartitionStatus},
-        topic::{CleanupPolicy, SegmentBasedPolicy, TopicSpec, TopicStorageConfig},
-    },
+    dataplane::record::{Batch, RawRecords},
 };
-use futures::{Stream, StreamExt as _};
 use tokio::sync::{Mutex, Notify};
 
 use crate::{
     embedded::EmbeddedLog,
     error::Error,
     log::{
-        AppendBatch, AppendOutcome, CopyTarget, EventLog, LogBatch, MAX_APPEND_BYTES, MAX_PARTITIONS, MAX_READ_BYTES,
-        MAX_READ_RECORDS, NewRecord, ReadItem, Retained, RetentionPolicy, SourcePosition, SourceStep, TopicSettings,
-        check_limits, check_offset, check_partition, check_partitions, offset_of, partition_of, unknown_key,
+        AppendBatch, AppendOutcome, CopyTarget, EventLog, LogBatch, MAX_APPEND_BYTES, MAX_PARTITIONS, MAX_READ_RECORDS,
+        NewRecord, ReadItem, Retained, RetentionPolicy, SourcePosition, SourceStep, TopicSettings, check_limits,
+        check_offset, check_partition, check_partitions, offset_of, partition_of, unknown_key,
     },
 };
 
+use brokers::{Brokers, Fetched};
+use cluster::{ANSWER_TIMEOUT, BoxedError, Cluster};
 use copies::{Origin, Places, copied_key, split_key};
-
-/// How long an answer of the cluster is waited for.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+use reading::Reading;
 
 /// How long the brokers may take to accept a whole append.
 const APPEND_TIMEOUT: Duration = Duration::from_mins(1);
@@ -60,19 +58,6 @@ const BROKER_LOOKS: u32 = 50;
 
 /// Bytes of records that travel together.
 const BATCH_BYTES: usize = 1 << 20;
-
-/// Bytes that one answer to a read may have; a record that is longer comes alone.
-const FETCH_BYTES: i32 = 8 << 20;
-
-/// The smallest segments that a topic is made with. A broker never takes a record again after one that does not fit into a
-/// segment, and removes old records segment by segment.
-const MIN_SEGMENT_BYTES: u64 = 16 << 20;
-
-/// The largest; Fluvio's own.
-const MAX_SEGMENT_BYTES: u64 = 1 << 30;
-
-/// Segments that the records which a partition may keep lie in.
-const SEGMENTS: u64 = 8;
 
 /// The client sends what waits when an append is complete; until then it waits for full batches.
 const LINGER: Duration = Duration::from_millis(100);
@@ -141,6 +126,7 @@ impl FluvioTls {
 /// A topic on a Fluvio cluster.
 pub struct FluvioLog {
     cluster: Cluster,
+    brokers: Brokers,
     topic: String,
     partitions: Partition,
     ledger: EmbeddedLog,
@@ -193,7 +179,8 @@ impl FluvioLog {
         }
         let (kinds, sending, appended) = (RwLock::default(), Mutex::default(), Notify::new());
         let places = RwLock::new(places);
-        let log = Self { cluster, topic: name, partitions, ledger, kinds, places, sending, appended };
+        let brokers = Brokers::new(&name);
+        let log = Self { cluster, brokers, topic: name, partitions, ledger, kinds, places, sending, appended };
         if known.is_none() {
             log.await_brokers().await?;
         }
@@ -204,7 +191,7 @@ impl FluvioLog {
     async fn await_brokers(&self) -> Result<(), Error> {
         for partition in 0..self.partitions {
             let mut looks = 1;
-            while let Err(error) = self.first_batch(partition, From::beginning()).await {
+            while let Err(error) = self.brokers.bounds(&self.cluster, partition).await {
                 if looks == BROKER_LOOKS {
                     return Err(error);
                 }
@@ -297,38 +284,6 @@ impl FluvioLog {
         self.cluster.answer("take records", client.topic_producer_with_config(self.topic.clone(), config)).await
     }
 
-    /// The batches of a partition from an offset to the end that it has now.
-    async fn batches(
-        &self,
-        partition: Partition,
-        from: From,
-    ) -> Result<impl Stream<Item = Result<Batch, ErrorCode>> + Send + use<>, Error> {
-        let client = self.cluster.client().await?;
-        let number = partition.unsigned_abs();
-        #[expect(deprecated, reason = "its successor keeps one offset for all partitions")]
-        let consumer = self.cluster.answer("be read", client.partition_consumer(self.topic.clone(), number)).await?;
-        let config = ConsumerConfig::builder()
-            .disable_continuous(true)
-            .max_bytes(FETCH_BYTES)
-            .isolation(Isolation::ReadCommitted)
-            .build()
-            .map_err(|error| self.cluster.failed("be read")(error.into()))?;
-        self.cluster.answer("be read", opened(consumer, from, config)).await
-    }
-
-    /// The first batch from an offset on; none where there is nothing.
-    async fn first_batch(&self, partition: Partition, from: From) -> Result<Option<Batch>, Error> {
-        let mut batches = Box::pin(self.batches(partition, from).await?);
-        self.next_batch(&mut batches).await?.transpose().map_err(|code| self.unreadable(code))
-    }
-
-    async fn next_batch(
-        &self,
-        batches: &mut (impl Stream<Item = Result<Batch, ErrorCode>> + Unpin + Send),
-    ) -> Result<Option<Result<Batch, ErrorCode>>, Error> {
-        self.cluster.answer("be read", async { Ok::<_, ErrorCode>(batches.next().await) }).await
-    }
-
     fn places(&self, partition: Partition) -> Arc<Places> {
         let places = self.places.read().unwrap_or_else(PoisonError::into_inner);
         usize::try_from(partition).ok().and_then(|place| places.get(place).cloned()).unwrap_or_default()
@@ -361,14 +316,12 @@ impl FluvioLog {
             return Ok(*known);
         }
         let places = self.places(partition);
-        let mut end = self.cluster.end_of(&self.topic, partition).await?;
-        let mut next = (!places.is_plain()).then(|| places.in_log(end));
-        if let Some(batch) = self.first_batch(partition, From::from_end(1)).await? {
-            end = batch.get_last_offset() + 1;
-            let last = batch.into_consumer_records_iter(partition.unsigned_abs()).last();
-            let origin = last.and_then(|record| split_key(record.key().unwrap_or_default()).1);
-            next = origin.map(|origin| origin.offset + 1);
-        }
+        let Range { start, end } = self.brokers.bounds(&self.cluster, partition).await?;
+        let next = if start < end {
+            self.last_origin(partition, end).await?.map(|origin| origin.offset + 1)
+        } else {
+            (!places.is_plain()).then(|| places.in_log(end))
+        };
         let is_other =
             if places.from.is_empty() { end > 0 } else { places.from != source || (end > 0 && next.is_none()) };
         if is_other {
@@ -378,9 +331,20 @@ impl FluvioLog {
         Ok((end, next))
     }
 
-    fn unreadable(&self, code: ErrorCode) -> Error {
-        self.cluster.leave();
-        self.cluster.failed("be read")(code.into())
+    /// Where the last record before an offset on the brokers was copied from.
+    async fn last_origin(&self, partition: Partition, end: Offset) -> Result<Option<Origin>, Error> {
+        let Fetched::Batches(batches) = self.brokers.fetch(&self.cluster, partition, end - 1).await? else {
+            return Ok(None);
+        };
+        let Some(batch) = batches.into_iter().next() else { return Ok(None) };
+        let records = self.unpacked(batch)?.into_consumer_records_iter(partition.unsigned_abs());
+        let last = records.take_while(|record| record.offset() < end).last();
+        Ok(last.and_then(|record| split_key(record.key().unwrap_or_default()).1))
+    }
+
+    fn unpacked(&self, batch: Batch<RawRecords>) -> Result<Batch, Error> {
+        let unpacked: Result<Batch, <Batch as TryFrom<Batch<RawRecords>>>::Error> = batch.try_into();
+        unpacked.map_err(|error| self.cluster.failed("be read")(error.into()))
     }
 }
 
@@ -426,47 +390,38 @@ impl EventLog for FluvioLog {
         check_partition(partition, self.partitions)?;
         check_offset(from)?;
         let max_records = max_records.clamp(1, MAX_READ_RECORDS);
-        let places = self.places(partition);
-        let mut reading = Reading { partition, places, next: from, items: Vec::new(), records: 0, bytes: 0 };
-        loop {
-            let at = reading.places.on_brokers(reading.next);
-            let at = From::absolute(at).map_err(|error| self.cluster.failed("be read")(error.into()))?;
-            let mut batches = Box::pin(self.batches(partition, at).await?);
-            let evicted = loop {
-                if reading.records >= max_records || reading.bytes >= MAX_READ_BYTES {
-                    return Ok(reading.items);
-                }
-                match self.next_batch(&mut batches).await? {
-                    None => return Ok(reading.items),
-                    Some(Ok(batch)) => reading.take(batch)?,
-                    Some(Err(ErrorCode::OffsetEvicted { next_available, .. })) => {
-                        break reading.places.in_log(next_available);
+        let mut reading = Reading::new(partition, self.places(partition), from);
+        while !reading.is_full(max_records) {
+            match self.brokers.fetch(&self.cluster, partition, reading.from()).await? {
+                Fetched::Batches(batches) if batches.is_empty() => break,
+                Fetched::Batches(batches) => {
+                    for batch in batches {
+                        if reading.is_full(max_records) {
+                            break;
+                        }
+                        reading.take(self.unpacked(batch)?)?;
                     }
-                    Some(Err(code)) => return Err(self.unreadable(code)),
                 }
-            };
-            if !reading.gap(evicted, "removed by retention") {
-                return Err(self.unreadable(ErrorCode::OffsetOutOfRange));
+                Fetched::Evicted(next_available) => {
+                    if !reading.evicted(next_available) {
+                        break;
+                    }
+                }
             }
         }
+        Ok(reading.into_items())
     }
 
     async fn first_offset(&self, partition: Partition) -> Result<Offset, Error> {
         check_partition(partition, self.partitions)?;
-        let first = match self.first_batch(partition, From::beginning()).await? {
-            Some(batch) => batch.get_base_offset(),
-            None => self.cluster.end_of(&self.topic, partition).await?,
-        };
-        Ok(self.places(partition).in_log(first))
+        let bounds = self.brokers.bounds(&self.cluster, partition).await?;
+        Ok(self.places(partition).in_log(bounds.start))
     }
 
     async fn end_offset(&self, partition: Partition) -> Result<Offset, Error> {
         check_partition(partition, self.partitions)?;
-        let end = match self.first_batch(partition, From::from_end(1)).await? {
-            Some(batch) => batch.get_last_offset() + 1,
-            None => self.cluster.end_of(&self.topic, partition).await?,
-        };
-        Ok(self.places(partition).in_log(end))
+        let bounds = self.brokers.bounds(&self.cluster, partition).await?;
+        Ok(self.places(partition).in_log(bounds.end))
     }
 
     async fn wait_beyond(&self, partition: Partition, offset: Offset) -> Result<(), Error> {
@@ -507,6 +462,7 @@ impl EventLog for FluvioLog {
     async fn close(&self) {
         *self.sending.lock().await = Sending::default();
         self.cluster.leave();
+        self.brokers.leave();
         self.ledger.close().await;
     }
 }
@@ -624,486 +580,4 @@ async fn send(
         *range = range.start.min(offset)..range.end.max(offset + 1);
     }
     Ok(ranges.into_iter().collect())
-}
-
-async fn opened(
-    consumer: PartitionConsumer,
-    from: From,
-    config: ConsumerConfig,
-) -> Result<impl Stream<Item = Result<Batch, ErrorCode>> + Send + use<>, BoxedError> {
-    Ok(consumer.stream_batches_with_config(from, config).await?)
-}
-
-/// How a partition that keeps so many bytes is stored; a broker keeps two segments at least.
-fn storage(max_partition_bytes: u64) -> TopicStorageConfig {
-    let segment = (max_partition_bytes / SEGMENTS).clamp(MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES);
-    let max_partition_size = Some(max_partition_bytes.max(2 * segment));
-    TopicStorageConfig { segment_size: u32::try_from(segment).ok(), max_partition_size }
-}
-
-/// Items on their way to a reader.
-struct Reading {
-    partition: Partition,
-    places: Arc<Places>,
-    next: Offset,
-    items: Vec<ReadItem>,
-    records: usize,
-    bytes: usize,
-}
-
-impl Reading {
-    /// Takes the records of a batch that were not read yet: a first batch may begin before what was asked for, and of
-    /// copied records some may be there twice.
-    fn take(&mut self, batch: Batch) -> Result<(), Error> {
-        let mut taken = LogBatch::new(self.partition, self.next);
-        for record in batch.into_consumer_records_iter(self.partition.unsigned_abs()) {
-            let (mut key, mut offset) = (record.key().unwrap_or_default(), record.offset());
-            let mut append_time = Timestamp::from_millis(record.timestamp());
-            if !self.places.is_plain() {
-                let (symbol, origin) = split_key(key);
-                offset = origin.map_or_else(|| self.places.in_log(offset), |origin| origin.offset);
-                append_time = origin.map_or(append_time, |origin| origin.append_time);
-                key = symbol;
-            }
-            if offset < self.next {
-                continue;
-            }
-            if offset > self.next {
-                self.give(std::mem::replace(&mut taken, LogBatch::new(self.partition, offset)));
-                self.gap(offset, "the brokers have no records there");
-            }
-            taken.push(append_time, key, record.value())?;
-            self.next = offset + 1;
-        }
-        self.give(taken);
-        Ok(())
-    }
-
-    fn give(&mut self, taken: LogBatch) {
-        self.records += taken.len();
-        self.bytes += taken.bytes_held();
-        if !taken.is_empty() {
-            self.items.push(ReadItem::Batch(taken));
-        }
-    }
-
-    /// Notes that offsets below `to` cannot be had; whether there are any.
-    fn gap(&mut self, to: Offset, reason: &str) -> bool {
-        let is_gap = to > self.next;
-        if is_gap {
-            let (partition, from) = (self.partition, self.next);
-            self.items.push(ReadItem::Gap { partition, from, to, reason: reason.to_owned() });
-            self.next = to;
-        }
-        is_gap
-    }
-}
-
-type BoxedError = Box<dyn std::error::Error + Send + Sync>;
-
-/// The connection to a cluster, made when it is needed and again after a failure.
-struct Cluster {
-    name: String,
-    settings: FluvioSettings,
-    client: RwLock<Option<Arc<Fluvio>>>,
-}
-
-impl fmt::Debug for Cluster {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cluster").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-impl Cluster {
-    fn new(settings: &FluvioSettings) -> Self {
-        let profile = settings.profile.as_ref().map(|profile| format!("of profile `{profile}`"));
-        let name = settings.endpoint.clone().or(profile).unwrap_or_else(|| "of the current profile".to_owned());
-        Self { name, settings: settings.clone(), client: RwLock::default() }
-    }
-
-    fn failed(&self, doing: &'static str) -> impl Fn(BoxedError) -> Error + use<> {
-        let cluster = self.name.clone();
-        move |source| Error::Cluster { cluster: cluster.clone(), doing, source }
-    }
-
-    /// An answer of the cluster, waited for no longer than [`ANSWER_TIMEOUT`]. After a failure the connection is made anew.
-    async fn answer<T, E: Into<BoxedError>>(
-        &self,
-        doing: &'static str,
-        request: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, Error> {
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, request).await;
-        let answer = answer.map_or_else(|late| Err(late.into()), |answer| answer.map_err(Into::into));
-        answer.map_err(|source| {
-            self.leave();
-            self.failed(doing)(source)
-        })
-    }
-
-    async fn client(&self) -> Result<Arc<Fluvio>, Error> {
-        if let Some(client) = self.client.read().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            return Ok(client.clone());
-        }
-        let config = self.config()?;
-        let client = Arc::new(self.answer("be reached", Fluvio::connect_with_config(&config)).await?);
-        *self.client.write().unwrap_or_else(PoisonError::into_inner) = Some(client.clone());
-        Ok(client)
-    }
-
-    /// Forgets the connection.
-    fn leave(&self) {
-        self.client.write().unwrap_or_else(PoisonError::into_inner).take();
-    }
-
-    fn config(&self) -> Result<FluvioClusterConfig, Error> {
-        let FluvioSettings { endpoint, profile, tls, .. } = &self.settings;
-        let failed = self.failed("be found");
-        match (endpoint, profile) {
-            (Some(endpoint), _) => {
-                let config = FluvioClusterConfig::new(endpoint);
-                Ok(tls.as_ref().map_or(config.clone(), |tls| config.with_tls(tls.policy())))
-            }
-            (None, Some(profile)) => {
-                FluvioClusterConfig::load_with_profile(profile).map_err(|error| failed(error.into()))?.ok_or_else(
-                    || Error::Settings(format!("Fluvio has no profile `{profile}`: see `fluvio profile list`")),
-                )
-            }
-            (None, None) => FluvioClusterConfig::load().map_err(|error| failed(error.into())),
-        }
-    }
-
-    /// The partitions of a topic; none where there is no such topic.
-    async fn partitions_of(&self, topic: &str) -> Result<Option<Partition>, Error> {
-        let topics = self.topics(vec![topic.to_owned()]).await?;
-        Ok(topics.into_iter().find(|(name, _)| name == topic).map(|(_, partitions)| partitions))
-    }
-
-    /// The topics whose names hold one of some texts, all without one; each with its partitions.
-    async fn topics(&self, filters: Vec<String>) -> Result<Vec<(String, Partition)>, Error> {
-        let admin = self.client().await?.admin().await;
-        let topics = self.answer("list topics", admin.list::<TopicSpec, _>(filters)).await?;
-        let partitions = |spec: &TopicSpec| Partition::try_from(spec.replicas().partitions()).unwrap_or(Partition::MAX);
-        Ok(topics.into_iter().map(|topic| (topic.name, partitions(&topic.spec))).collect())
-    }
-
-    /// Makes a topic; its partitions, which have no brokers yet.
-    async fn create(&self, topic: &str, settings: &FluvioSettings) -> Result<Partition, Error> {
-        let asked = settings.topic.partitions;
-        let mut spec = TopicSpec::new_computed(asked.unsigned_abs(), settings.replication, None);
-        let seconds = settings.retention.max_age_micros / domain::time::MICROS;
-        let time_in_seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-        spec.set_cleanup_policy(CleanupPolicy::Segment(SegmentBasedPolicy { time_in_seconds }));
-        spec.set_storage(storage(settings.retention.max_partition_bytes));
-        let admin = self.client().await?.admin().await;
-        let created = self.answer("make the topic", admin.create(topic.to_owned(), false, spec)).await;
-        // Another process may have been faster.
-        match (self.partitions_of(topic).await?, created) {
-            (Some(found), _) => Ok(found),
-            (None, Err(error)) => Err(error),
-            (None, Ok(())) => Ok(asked),
-        }
-    }
-
-    /// The end of a partition that holds no records, as its broker has told the controller.
-    async fn end_of(&self, topic: &str, partition: Partition) -> Result<Offset, Error> {
-        Ok(self.status_of(topic, partition).await?.map_or(0, |status| status.leader.leo.max(0)))
-    }
-
-    async fn status_of(&self, topic: &str, partition: Partition) -> Result<Option<PartitionStatus>, Error> {
-        let admin = self.client().await?.admin().await;
-        let name = format!("{topic}-{partition}");
-        let found = self.answer("list partitions", admin.list::<PartitionSpec, _>(vec![name.clone()])).await?;
-        Ok(found.into_iter().find(|found| found.name == name).map(|found| found.status))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use domain::time::MICROS;
-    use tempfile::TempDir;
-
-    use super::*;
-    use crate::conformance::{self, PARTITIONS, home, read_all, real, records, values};
-
-    struct FixedClock;
-
-    impl Clock for FixedClock {
-        fn now(&self) -> Timestamp {
-            Timestamp::from_seconds(1_710_000_000)
-        }
-    }
-
-    /// The cluster in `SENTINEL_TEST_FLUVIO`; none where it names none, which is said.
-    fn cluster() -> Option<String> {
-        let endpoint = std::env::var("SENTINEL_TEST_FLUVIO").ok().filter(|endpoint| !endpoint.is_empty());
-        if endpoint.is_none() {
-            let required = std::env::var("SENTINEL_REQUIRE").unwrap_or_default();
-            let is_required = required.split(',').any(|name| name.trim() == "fluvio");
-            assert!(!is_required, "SENTINEL_REQUIRE names fluvio, but SENTINEL_TEST_FLUVIO names no cluster");
-            println!("skipped: SENTINEL_TEST_FLUVIO names no cluster");
-        }
-        endpoint
-    }
-
-    fn settings(endpoint: &str, topic: &str) -> FluvioSettings {
-        FluvioSettings {
-            endpoint: Some(endpoint.to_owned()),
-            profile: None,
-            tls: None,
-            topic: TopicSettings { name: topic.to_owned(), partitions: PARTITIONS },
-            replication: 1,
-            retention: RetentionPolicy::default(),
-        }
-    }
-
-    /// A topic that no other test has.
-    fn new_topic() -> String {
-        format!("test-{}", uuid::Uuid::new_v4().simple())
-    }
-
-    async fn open(settings: &FluvioSettings, folder: &TempDir) -> FluvioLog {
-        FluvioLog::open(settings, &folder.path().join("ledger.db"), Arc::new(FixedClock)).await.unwrap()
-    }
-
-    async fn end(log: FluvioLog) {
-        log.close().await;
-        let admin = log.cluster.client().await.unwrap().admin().await;
-        admin.delete::<TopicSpec>(log.topic.clone()).await.unwrap();
-    }
-
-    macro_rules! conforms {
-        ($($behaviour:ident),* $(,)?) => {$(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $behaviour() {
-                let Some(endpoint) = cluster() else { return };
-                let folder = tempfile::tempdir().unwrap();
-                let log = open(&settings(&endpoint, &new_topic()), &folder).await;
-                conformance::$behaviour(&log).await;
-                end(log).await;
-            }
-        )*};
-    }
-
-    // How brokers remove old records is theirs.
-    conformance::behaviours!(conforms);
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn handles_on_one_topic_append_and_read_at_the_same_time() {
-        let Some(endpoint) = cluster() else { return };
-        let (folder, settings) = (tempfile::tempdir().unwrap(), settings(&endpoint, &new_topic()));
-        let (first, second, reader) =
-            (open(&settings, &folder).await, open(&settings, &folder).await, open(&settings, &folder).await);
-        assert_eq!(first.topic_id(), second.topic_id());
-        conformance::concurrent_appends_and_reads_lose_nothing(&[&first, &second, &first], &reader).await;
-        let simulated = AppendBatch { kind: Kind::Simulated, ..real(records("BTC-USDT", 0..1)) };
-        assert!(matches!(second.append(simulated).await, Err(Error::OtherKind { .. })));
-        end(first).await;
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_topic_is_found_again_and_other_partitions_are_refused() {
-        let Some(endpoint) = cluster() else { return };
-        let (folder, settings) = (tempfile::tempdir().unwrap(), settings(&endpoint, &new_topic()));
-        let log = open(&settings, &folder).await;
-        log.append(real(records("BTC-USDT", 0..2))).await.unwrap();
-        let id = log.topic_id().to_owned();
-        log.close().await;
-        let again = open(&settings, &folder).await;
-        assert_eq!(again.topic_id(), id);
-        again.append(real(records("BTC-USDT", 2..3))).await.unwrap();
-        assert_eq!(values(&again, "BTC-USDT").await, ["value 0", "value 1", "value 2"]);
-        let mut other = settings.clone();
-        other.topic.partitions = PARTITIONS + 1;
-        let refused = FluvioLog::open(&other, &folder.path().join("other.db"), Arc::new(FixedClock)).await;
-        let told = refused.unwrap_err().to_string();
-        assert!(told.contains("was created with 4 partitions and 5 are asked for"), "{told}");
-        end(again).await;
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn append_times_are_those_of_the_brokers_and_many_records_come_in_order() {
-        let Some(endpoint) = cluster() else { return };
-        let folder = tempfile::tempdir().unwrap();
-        let log = open(&settings(&endpoint, &new_topic()), &folder).await;
-        log.append(real(records("BTC-USDT", 0..20_000))).await.unwrap();
-        let (found, gaps) = read_all(&log, home("BTC-USDT"), 0, 7_000).await;
-        assert!(gaps.is_empty());
-        assert!(found.iter().map(|(offset, _)| *offset).eq(0..20_000));
-        assert!((0..20_000).all(|number| found[number].1 == format!("value {number}").into_bytes()));
-        let items = log.read(home("BTC-USDT"), 19_999, 1).await.unwrap();
-        let [ReadItem::Batch(batch)] = items.as_slice() else { panic!("{items:?}") };
-        let appended = batch.get(0).unwrap().append_time;
-        assert!(appended.micros() > 1_750_000_000 * MICROS && appended.micros() % 1_000 == 0, "{appended}");
-        end(log).await;
-    }
-
-    /// Copies what is missing.
-    async fn copy(from: &dyn EventLog, to: &FluvioLog) {
-        for partition in 0..PARTITIONS {
-            let mut next = to.copied_to(from.topic_id(), partition).await.unwrap().unwrap_or(0);
-            loop {
-                let items = from.read(partition, next, 7).await.unwrap();
-                let Some(last) = items.last() else { break };
-                next = last.end();
-                for item in items {
-                    if let ReadItem::Batch(batch) = item {
-                        to.append_copy(from.topic_id(), &batch).await.unwrap();
-                    }
-                }
-            }
-        }
-    }
-
-    async fn all_records(log: &dyn EventLog, partition: Partition) -> Vec<(Offset, Timestamp, Vec<u8>, Vec<u8>)> {
-        let (mut found, mut next) = (Vec::new(), 0);
-        loop {
-            let items = log.read(partition, next, 10).await.unwrap();
-            let Some(last) = items.last() else { return found };
-            next = last.end();
-            let batches = items.iter().filter_map(|item| match item {
-                ReadItem::Batch(batch) => Some(batch),
-                ReadItem::Gap { .. } => None,
-            });
-            let records = batches.flat_map(LogBatch::records);
-            found.extend(records.map(|r| (r.offset, r.append_time, r.key.to_vec(), r.value.to_vec())));
-        }
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_copy_stands_in_for_the_log_that_it_was_made_from() {
-        let Some(endpoint) = cluster() else { return };
-        let (folder, settings) = (tempfile::tempdir().unwrap(), settings(&endpoint, &new_topic()));
-        let source = folder.path().join("events.db");
-        let source = EmbeddedLog::open(&source, &settings.topic, Arc::new(FixedClock)).await.unwrap();
-        let step = |position: usize| {
-            let expected = position.checked_sub(1).map(|before| before.to_string());
-            let next = SourcePosition { source_id: "file".to_owned(), position: position.to_string(), finished: false };
-            Some(SourceStep { expected, next })
-        };
-        let home = home("BTC-USDT");
-        for number in 0..6 {
-            let records = [records("BTC-USDT", number * 10..number * 10 + 10), records("ETH-USDT", number..number + 1)];
-            source.append(AppendBatch { source: step(number), ..real(records.concat()) }).await.unwrap();
-        }
-        source.retain(home, 30, conformance::KEEP_NOTHING).await.unwrap();
-        assert!(source.first_offset(home).await.unwrap() > 0, "the first records are gone");
-
-        let target = open(&settings, &folder).await;
-        copy(&source, &target).await;
-        let ended = target.append(real(records("BTC-USDT", 0..1))).await.unwrap_err();
-        assert!(matches!(ended, Error::CopyUnfinished { .. }), "{ended}");
-        // As after an answer that was lost: the newest records were sent once more.
-        let twice = all_records(&source, home).await.split_off(25);
-        let again = twice.into_iter().map(|(offset, append_time, key, value)| OutgoingRecord {
-            partition: home,
-            key: copied_key(&key, Origin { offset, append_time }),
-            value,
-        });
-        target.produce(&mut *target.sending.lock().await, again.collect()).await.unwrap();
-        target.close().await;
-
-        let target = open(&settings, &folder).await;
-        source.append(AppendBatch { source: step(6), ..real(records("BTC-USDT", 60..75)) }).await.unwrap();
-        assert!(matches!(target.finish_copy(&source).await, Err(Error::CopyUnfinished { .. })));
-        copy(&source, &target).await;
-        target.finish_copy(&source).await.unwrap();
-        assert_eq!(target.positions().await.unwrap(), source.positions().await.unwrap());
-        assert_eq!(target.kinds().await.unwrap(), source.kinds().await.unwrap());
-        for partition in 0..PARTITIONS {
-            assert_eq!(all_records(&target, partition).await, all_records(&source, partition).await);
-            let ends = (target.end_offset(partition).await.unwrap(), source.end_offset(partition).await.unwrap());
-            assert_eq!(ends.0, ends.1);
-            let first = (target.first_offset(partition).await.unwrap(), source.first_offset(partition).await.unwrap());
-            assert_eq!(first.0, first.1);
-        }
-        for from in 0..80 {
-            let (found, _) = read_all(&target, home, from, 4).await;
-            assert_eq!(found, read_all(&source, home, from, 4).await.0, "from {from}");
-        }
-
-        let appended =
-            target.append(AppendBatch { source: step(7), ..real(records("BTC-USDT", 75..80)) }).await.unwrap();
-        let next = source.end_offset(home).await.unwrap();
-        assert_eq!(appended, AppendOutcome::Appended(vec![(home, next..next + 5)]));
-        target.close().await;
-        let target = open(&settings, &folder).await;
-        let (found, gaps) = read_all(&target, home, next - 3, 100).await;
-        assert!(gaps.is_empty());
-        assert_eq!(
-            found.iter().map(|(offset, _)| *offset).collect::<Vec<_>>(),
-            (next - 3..next + 5).collect::<Vec<_>>()
-        );
-        assert_eq!(found.last().unwrap().1, b"value 79");
-        source.close().await;
-        end(target).await;
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn nothing_is_copied_to_a_topic_that_holds_something_else() {
-        let Some(endpoint) = cluster() else { return };
-        let folder = tempfile::tempdir().unwrap();
-        let log = open(&settings(&endpoint, &new_topic()), &folder).await;
-        log.append(real(records("BTC-USDT", 0..2))).await.unwrap();
-        let refused = log.copied_to("another", home("BTC-USDT")).await.unwrap_err();
-        assert!(matches!(refused, Error::NotACopy { .. }), "{refused}");
-        end(log).await;
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn what_the_brokers_have_removed_is_a_gap_and_the_rest_is_read() {
-        let Some(endpoint) = cluster() else { return };
-        let (folder, mut settings) = (tempfile::tempdir().unwrap(), settings(&endpoint, &new_topic()));
-        settings.retention.max_partition_bytes = 1;
-        let log = open(&settings, &folder).await;
-        let home = home("BTC-USDT");
-        for _ in 0..16 {
-            let records = (0..4).map(|_| conformance::record("BTC-USDT", conformance::noise(1 << 20))).collect();
-            log.append(real(records)).await.unwrap();
-        }
-        // Brokers look for what is to be removed every ten seconds.
-        let mut first = 0;
-        for _ in 0..300 {
-            first = log.first_offset(home).await.unwrap();
-            if first > 0 {
-                break;
-            }
-            tokio::time::sleep(POLL_INTERVAL).await;
-        }
-        assert!((1..64).contains(&first), "{first}");
-        let (found, gaps) = read_all(&log, home, 0, 3).await;
-        assert_eq!(gaps, [(0, first, "removed by retention".to_owned())]);
-        assert!(found.iter().map(|(offset, _)| *offset).eq(first..64));
-        let (found, gaps) = read_all(&log, home, first - 1, 3).await;
-        assert_eq!((found.len(), gaps.len()), (usize::try_from(64 - first).unwrap(), 1));
-        end(log).await;
-    }
-
-    #[test]
-    fn a_partition_lies_in_segments_that_every_record_fits_into() {
-        let sizes = |bytes| {
-            let TopicStorageConfig { segment_size, max_partition_size } = storage(bytes);
-            (u64::from(segment_size.unwrap()), max_partition_size.unwrap())
-        };
-        assert_eq!(sizes(0), (16 << 20, 32 << 20));
-        assert_eq!(sizes(800 << 20), (100 << 20, 800 << 20));
-        assert_eq!(sizes(1 << 40), (1 << 30, 1 << 40));
-        assert!(MIN_SEGMENT_BYTES > 2 * crate::log::MAX_VALUE_BYTES as u64);
-    }
-
-    #[tokio::test]
-    async fn a_cluster_that_is_not_there_is_said_so() {
-        let folder = tempfile::tempdir().unwrap();
-        let settings = settings("127.0.0.1:1", "nowhere");
-        let told =
-            FluvioLog::open(&settings, &folder.path().join("ledger.db"), Arc::new(FixedClock)).await.unwrap_err();
-        assert_eq!(told.kind(), domain::ErrorKind::Unavailable);
-        assert!(told.to_string().contains("the Fluvio cluster 127.0.0.1:1 could not be reached"), "{told}");
-    }
-
-    #[test]
-    fn certificates_are_never_shown() {
-        let text = || "secret".to_owned();
-        let tls = FluvioTls::Inline { domain: "cluster".to_owned(), ca_cert: text(), cert: text(), key: text() };
-        assert_eq!(format!("{tls:?}"), "FluvioTls { domain: \"cluster\", .. }");
-    }
 }
