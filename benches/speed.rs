@@ -6,6 +6,9 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a benchmark may stop at any line")]
 
+#[path = "market/mod.rs"]
+mod market;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
@@ -14,29 +17,19 @@ use std::{
     time::Instant,
 };
 
-use domain::{Clock, Fold, Kind, Output, RawRecord, Record, Timestamp, time::MICROS};
+use domain::{Clock, Fold, Kind, Output, RawRecord, Record, time::MICROS};
 use jobs::{
-    feed::Feed,
-    library::Models,
-    metrics::Metrics,
-    stream::{FlushPolicy, StreamParts, Until},
+    stream::{FlushPolicy, Until},
     verify::{TableReport, VerifyRequest, verify},
 };
-use lake::{Lake, TableName, registry::Registry};
-use streams::{AppendBatch, EmbeddedLog, NewRecord, SimulatedMarket, SimulatedSettings, TopicSettings, codec};
+use lake::TableName;
+use streams::{AppendBatch, EmbeddedLog, TopicSettings};
 use tokio_util::sync::CancellationToken;
+
+use market::{FixedClock, encoded, median, parts, print_rate, rate, records};
 
 const RUNS: usize = 5;
 const EVENTS: usize = 1_500_000;
-const START: Timestamp = Timestamp::from_seconds(1_710_000_000);
-
-struct FixedClock;
-
-impl Clock for FixedClock {
-    fn now(&self) -> Timestamp {
-        START.plus_micros(100_000_000 * MICROS)
-    }
-}
 
 fn main() {
     let events: usize = env::var("EVENTS").ok().and_then(|text| text.parse().ok()).unwrap_or(EVENTS);
@@ -60,19 +53,6 @@ fn main() {
         print_rate("Spark, windows only", &mut theirs);
         println!("{:<58} {:>12.1} x", "ratio of the medians", median(&mut ours) / median(&mut theirs));
     }
-}
-
-/// Decoded events of three symbols, `per_pane` of each symbol in a second.
-fn records(events: usize, per_pane: i64) -> Vec<Record> {
-    let mut settings = SimulatedSettings::with_defaults(7, START).unwrap();
-    settings.interval_micros = MICROS / per_pane;
-    let mut market = SimulatedMarket::new(settings, None).unwrap();
-    let mut records = Vec::with_capacity(events);
-    while records.len() < events {
-        records.extend(market.next_tick().into_iter().map(Record::Event));
-    }
-    records.truncate(events);
-    records
 }
 
 fn fold(events: usize, per_pane: i64) {
@@ -111,19 +91,7 @@ async fn pipeline(folder: &Path, market: &[Record]) -> (f64, f64) {
             .await
             .unwrap();
     }
-    let registry = Registry::open(&folder.join("registry.db")).await.unwrap();
-    let parts = StreamParts {
-        log: Arc::new(log),
-        lake: Arc::new(Lake::open(&folder.join("lake")).await.unwrap()),
-        models: Models::new(registry.clone(), folder.join("models")),
-        registry,
-        champion: tokio::sync::watch::Sender::new(None).subscribe(),
-        feed: Arc::new(Feed::new()),
-        metrics: Arc::new(Metrics::new()),
-        state: Arc::default(),
-        clock: Arc::new(FixedClock),
-        probe: Arc::new(domain::NoProbe),
-    };
+    let parts = parts(folder, Arc::new(log)).await;
     let started = Instant::now();
     let (all, policy) = ([0, 1, 2, 3], FlushPolicy::default());
     let report = jobs::stream::run(parts.clone(), &all, policy, Until::EndOfLog, CancellationToken::new());
@@ -135,15 +103,6 @@ async fn pipeline(folder: &Path, market: &[Record]) -> (f64, f64) {
     let reports = verify(&parts.lake, parts.log.as_ref(), &parts.models, &request, &|_| {}).await.unwrap();
     assert!(reports.iter().all(TableReport::is_equal) && reports[0].compared.rows == market.len() as u64);
     (folded, rate(market.len(), started.elapsed().as_secs_f64()))
-}
-
-fn encoded(records: &[Record]) -> Vec<NewRecord> {
-    let encode = |record: &Record| {
-        let mut value = Vec::new();
-        codec::encode(record, &mut value);
-        NewRecord { key: record.symbol(), value }
-    };
-    records.iter().map(encode).collect()
 }
 
 /// The Spark peer and the same events as files.
@@ -187,19 +146,4 @@ fn spark_line(record: &Record) -> Vec<u8> {
         "volume": event.volume, "log_return": 0.0, "is_anomaly": event.is_anomaly, "anomaly_type": event.anomaly_type,
     });
     format!("{line}\n").into_bytes()
-}
-
-#[expect(clippy::cast_precision_loss, reason = "counts of events")]
-fn rate(events: usize, seconds: f64) -> f64 {
-    events as f64 / seconds
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_unstable_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-fn print_rate(what: &str, rates: &mut [f64]) {
-    let middle = median(rates);
-    println!("{what:<58} {middle:>12.0} events/s  ({:.0} to {:.0})", rates[0], rates[rates.len() - 1]);
 }
