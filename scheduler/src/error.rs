@@ -1,4 +1,4 @@
-//! Why the store of runs could not do what was asked.
+//! Why the scheduler could not do what was asked.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use domain::ErrorKind;
 
 use crate::run::Refused;
 
-/// Why the store could not do what was asked.
+/// Why it could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The database could not be read or written.
@@ -40,6 +40,22 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// A text does not say when something is due.
+    #[error("`{text}` does not say when: {reason}")]
+    CronText {
+        /// The text.
+        text: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// There is no such time zone.
+    #[error("there is no time zone `{name}`: write a name of the tz database, such as UTC or Europe/Paris")]
+    TimeZone {
+        /// The name.
+        name: String,
+    },
+
     /// There is no such run.
     #[error("there is no run {run}")]
     NoRun {
@@ -69,6 +85,7 @@ impl Error {
             },
             Self::Schema { .. } => ErrorKind::Internal,
             Self::Unreadable { .. } => ErrorKind::Corrupt,
+            Self::CronText { .. } | Self::TimeZone { .. } => ErrorKind::Invalid,
             Self::NoRun { .. } => ErrorKind::NotFound,
             Self::Refused { .. } => ErrorKind::Conflict,
         }

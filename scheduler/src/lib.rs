@@ -4,10 +4,13 @@
 
 pub mod error;
 
+pub mod cron;
+
 pub mod run;
 
 pub mod store;
 
+pub use cron::CronTime;
 pub use error::Error;
 pub use run::{RunEnd, RunEvent, RunState, SliceEnd, SliceState};
 pub use store::{

@@ -18,7 +18,7 @@ const HOUSE: [(&str, &[&str]); 7] = [
 ];
 
 /// A foreign package and the only crates that may depend on it.
-const DOORS: [(&str, &[&str]); 14] = [
+const DOORS: [(&str, &[&str]); 17] = [
     ("arrow", &["lake"]),
     ("deltalake", &["lake"]),
     ("object_store", &["lake"]),
@@ -26,8 +26,11 @@ const DOORS: [(&str, &[&str]); 14] = [
     ("polars", &["lake"]),
     ("sqlx", &["streams", "lake", "scheduler"]),
     ("fluvio", &["streams"]),
+    ("fluvio-socket", &["streams"]),
+    ("fluvio-spu-schema", &["streams"]),
     ("tokio-tungstenite", &["streams"]),
     ("rustls", &["streams"]),
+    ("cron", &["scheduler"]),
     ("linfa-preprocessing", &["models"]),
     ("ndarray", &["models"]),
     ("poem", &["api"]),
