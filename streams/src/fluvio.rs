@@ -47,8 +47,9 @@ use cluster::{ANSWER_TIMEOUT, BoxedError, Cluster};
 use copies::{Origin, Places, copied_key, split_key};
 use reading::Reading;
 
-/// How long the brokers may take to accept a whole append.
-const APPEND_TIMEOUT: Duration = Duration::from_mins(1);
+/// Bytes that the brokers must accept each second of an append, beyond the time of an answer. Then the append has failed,
+/// and whoever appends can say that it waits.
+const APPEND_BYTES_PER_SECOND: usize = 1 << 20;
 
 /// How often a waiting reader looks for appends of other processes.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -253,7 +254,9 @@ impl FluvioLog {
             }
             self.new_producer().await?
         };
-        let sent = tokio::time::timeout(APPEND_TIMEOUT, send(&producer, records));
+        let bytes: usize = records.iter().map(|record| record.value.len()).sum();
+        let patience = ANSWER_TIMEOUT + Duration::from_secs((bytes / APPEND_BYTES_PER_SECOND) as u64);
+        let sent = tokio::time::timeout(patience, send(&producer, records));
         match sent.await.unwrap_or_else(|late| Err(late.into())) {
             Ok(ranges) => {
                 sending.producer = Some(producer);
