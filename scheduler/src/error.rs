@@ -49,6 +49,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// What was written is no schedule.
+    #[error("schedule `{name}`: {reason}")]
+    Schedule {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// There is no such time zone.
     #[error("there is no time zone `{name}`: write a name of the tz database, such as UTC or Europe/Paris")]
     TimeZone {
@@ -85,7 +94,7 @@ impl Error {
             },
             Self::Schema { .. } => ErrorKind::Internal,
             Self::Unreadable { .. } => ErrorKind::Corrupt,
-            Self::CronText { .. } | Self::TimeZone { .. } => ErrorKind::Invalid,
+            Self::CronText { .. } | Self::TimeZone { .. } | Self::Schedule { .. } => ErrorKind::Invalid,
             Self::NoRun { .. } => ErrorKind::NotFound,
             Self::Refused { .. } => ErrorKind::Conflict,
         }

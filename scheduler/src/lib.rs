@@ -5,6 +5,7 @@
 pub mod error;
 
 pub mod cron;
+pub mod schedule;
 
 pub mod run;
 
@@ -13,6 +14,7 @@ pub mod store;
 pub use cron::CronTime;
 pub use error::Error;
 pub use run::{RunEnd, RunEvent, RunState, SliceEnd, SliceState};
+pub use schedule::{Misfire, Overlap, Retry, Schedule};
 pub use store::{
     Beat, CancelOutcome, Claimed, Lease, NewRun, NewSlice, Run, RunId, Slice, Store, StoredEvent, Written,
 };
