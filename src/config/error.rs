@@ -10,7 +10,7 @@ use super::layers::Origin;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The settings file cannot be read.
-    #[error("cannot read the settings file {path}: {source}", path = path.display())]
+    #[error("cannot read the settings file {path}: check that it is there and may be read", path = path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,

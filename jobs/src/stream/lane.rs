@@ -103,14 +103,13 @@ impl Lane {
         counts
     }
 
-    /// Takes in again what was folded before the log lost it, as the tables tell it.
+    /// Takes in again what was folded before the log lost it, as the tables tell it: the next offsets below `end`, so many
+    /// as fit into memory.
     pub(super) async fn recall(mut self, memory: &Memory, end: Offset) -> Result<Self, Error> {
         let old_rows = self.pending.output.features.len();
-        while self.fold.next() < end {
-            let (fold, out) = recall(memory, self.fold, end).await?;
-            self.fold = fold;
-            self.pending.output.append(out);
-        }
+        let (fold, out) = recall(memory, self.fold, end).await?;
+        self.fold = fold;
+        self.pending.output.append(out);
         self.scorer.score(&self.pending.output.features[old_rows..], &mut self.pending.predictions);
         Ok(self)
     }
@@ -139,7 +138,8 @@ impl Lane {
     }
 }
 
-/// Folds from `replay` to `next` without keeping rows, of lost records by what the tables tell, and checks that the last record met the fate that is stored.
+/// Folds from `replay` to `next` without keeping rows, lost records as the tables tell them, and checks that the last
+/// record met the fate that is stored.
 async fn rebuild(parts: &StreamParts, partition: Partition, replay: Offset, next: Offset) -> Result<Fold, Error> {
     let fold = Fold::with_floors(partition, replay, parts.lake.floors(partition, replay).await?);
     let (fold, last) = fold_silently(parts.log.as_ref(), &parts.lake, fold, next, None, |last, offset, fate| {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use domain::{Offset, Partition};
-use lake::{PartitionFlush, TableName, lake::Progress, recall::Memory};
+use lake::{PartitionFlush, TableName, lake::Progress};
 use streams::ReadItem;
 
 use super::{FlushPolicy, READ_RECORDS, StreamParts, cut, lane::Lane};
@@ -56,31 +56,36 @@ async fn repair_partition(
         let mut items = parts.log.read(partition, lane.next(), READ_RECORDS).await?;
         cut(&mut items, next);
         for item in items {
-            lane = fold_again(parts, lane, &memory, item, next).await?;
-        }
-        if lane.pending_events() >= policy.rows || lane.next() >= next {
-            let pending: Vec<PartitionFlush> = lane.take_pending().into_iter().collect();
-            parts.lake.flush_derived(parts.log.topic_id(), &Arc::new(pending)).await?;
+            let end = item.end().min(next);
+            // What was lost before it could be folded has its row in `gaps` already.
+            if matches!(item, ReadItem::Gap { .. }) {
+                while lane.next() < end {
+                    lane = lane.recall(&memory, end).await?;
+                    flush(parts, &mut lane, policy.rows, next).await?;
+                }
+            } else {
+                lane = fold(parts, lane, item).await?;
+                flush(parts, &mut lane, policy.rows, next).await?;
+            }
         }
     }
     Ok(())
 }
 
-async fn fold_again(
-    parts: &StreamParts,
-    mut lane: Lane,
-    memory: &Memory,
-    item: ReadItem,
-    next: Offset,
-) -> Result<Lane, Error> {
-    // What was lost before it could be folded has its row in `gaps` already.
-    if let ReadItem::Gap { to, .. } = item {
-        return lane.recall(memory, to.min(next)).await;
-    }
+async fn fold(parts: &StreamParts, mut lane: Lane, item: ReadItem) -> Result<Lane, Error> {
     let now = parts.clock.now();
     let folded = tokio::task::spawn_blocking(move || {
         lane.fold(vec![item], now);
         lane
     });
     Ok(folded.await?)
+}
+
+/// Fills the tables, where enough rows are pending or the end is reached.
+async fn flush(parts: &StreamParts, lane: &mut Lane, rows: usize, next: Offset) -> Result<(), Error> {
+    if lane.pending_events() >= rows || lane.next() >= next {
+        let pending: Vec<PartitionFlush> = lane.take_pending().into_iter().collect();
+        parts.lake.flush_derived(parts.log.topic_id(), &Arc::new(pending)).await?;
+    }
+    Ok(())
 }
