@@ -15,7 +15,7 @@ use std::{fmt, str::FromStr};
 use chrono::{DateTime, NaiveDateTime, Offset, TimeDelta, TimeZone, Utc};
 use chrono_tz::Tz;
 use cron::Schedule;
-use domain::{Timestamp, time::MICROS};
+use domain::Timestamp;
 
 use crate::error::Error;
 
@@ -165,6 +165,7 @@ fn fields(text: &str) -> Result<Vec<&str>, String> {
 
 #[cfg(test)]
 mod tests {
+    use domain::time::MICROS;
     use rstest::rstest;
 
     use super::*;

@@ -5,6 +5,7 @@
 pub mod error;
 
 pub mod cron;
+pub mod due;
 pub mod schedule;
 
 pub mod run;

@@ -37,7 +37,7 @@ fn utc(at: Timestamp) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(at.micros()).unwrap()
 }
 
-fn stamp(at: DateTime<impl TimeZone>) -> Timestamp {
+fn stamp(at: &DateTime<impl TimeZone>) -> Timestamp {
     Timestamp::from_micros(at.timestamp_micros())
 }
 
@@ -121,7 +121,7 @@ proptest! {
         let (time, oracle) = (CronTime::parse(&text, "UTC").unwrap(), croner(&text));
         let after = Timestamp::from_seconds(seconds);
         let ours: Vec<Timestamp> = time.after(after).take(20).collect();
-        let theirs: Vec<Timestamp> = oracle.iter_after(utc(after)).take(20).map(stamp).collect();
+        let theirs: Vec<Timestamp> = oracle.iter_after(utc(after)).take(20).map(|at| stamp(&at)).collect();
         prop_assert_eq!(ours, theirs);
     }
 
@@ -136,7 +136,7 @@ proptest! {
         let (from, until) = [-2, 2].map(|days| Timestamp::parse(shift).unwrap().plus_micros(days * 86_400 * MICROS)).into();
         let ours: Vec<Timestamp> = time.after(from).take_while(|due| *due <= until).collect();
         let after = utc(from).with_timezone(&tz);
-        let theirs: Vec<Timestamp> = oracle.iter_after(after).map(stamp).take_while(|due| *due <= until).collect();
+        let theirs: Vec<Timestamp> = oracle.iter_after(after).map(|at| stamp(&at)).take_while(|due| *due <= until).collect();
         let is_wild = oracle.determine_job_type() == JobType::IntervalWildcard;
         for extra in theirs.iter().filter(|due| !ours.contains(due)) {
             let (_, is_first) = shown(tz, utc(*extra));
