@@ -65,6 +65,13 @@ pub enum Error {
         name: String,
     },
 
+    /// There is no such schedule.
+    #[error("there is no schedule `{name}`")]
+    NoSchedule {
+        /// The name asked for.
+        name: String,
+    },
+
     /// There is no such run.
     #[error("there is no run {run}")]
     NoRun {
@@ -95,7 +102,7 @@ impl Error {
             Self::Schema { .. } => ErrorKind::Internal,
             Self::Unreadable { .. } => ErrorKind::Corrupt,
             Self::CronText { .. } | Self::TimeZone { .. } | Self::Schedule { .. } => ErrorKind::Invalid,
-            Self::NoRun { .. } => ErrorKind::NotFound,
+            Self::NoRun { .. } | Self::NoSchedule { .. } => ErrorKind::NotFound,
             Self::Refused { .. } => ErrorKind::Conflict,
         }
     }

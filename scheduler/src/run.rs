@@ -64,6 +64,7 @@ impl RunState {
             (Self::Running, RunEvent::Released) => Ok(Self::Interrupted),
             (Self::Running, RunEvent::Succeeded) => Ok(Self::Succeeded),
             (Self::Running, RunEvent::Failed) => Ok(Self::Failed),
+            (Self::Running, RunEvent::Retried) => Ok(Self::Pending),
             (Self::Pending | Self::Running | Self::Interrupted, RunEvent::Cancelled) => Ok(Self::Cancelled),
             (Self::Pending | Self::Interrupted | Self::Failed | Self::Cancelled, RunEvent::Reopened) => {
                 Ok(Self::Pending)
@@ -84,6 +85,8 @@ pub enum RunEvent {
     Succeeded,
     /// Something of it failed.
     Failed,
+    /// It failed and is tried again.
+    Retried,
     /// It ended because it was asked to.
     Cancelled,
     /// What is not done of it shall be done.
@@ -92,8 +95,8 @@ pub enum RunEvent {
 
 impl RunEvent {
     /// Every event.
-    pub const ALL: [Self; 6] =
-        [Self::Claimed, Self::Released, Self::Succeeded, Self::Failed, Self::Cancelled, Self::Reopened];
+    pub const ALL: [Self; 7] =
+        [Self::Claimed, Self::Released, Self::Succeeded, Self::Failed, Self::Retried, Self::Cancelled, Self::Reopened];
 
     /// The name in the history.
     #[must_use]
@@ -103,6 +106,7 @@ impl RunEvent {
             Self::Released => "released",
             Self::Succeeded => "succeeded",
             Self::Failed => "failed",
+            Self::Retried => "retried",
             Self::Cancelled => "cancelled",
             Self::Reopened => "reopened",
         }
@@ -225,7 +229,7 @@ mod tests {
 
     #[rstest]
     #[case(RunState::Pending, &[RunEvent::Claimed, RunEvent::Cancelled, RunEvent::Reopened])]
-    #[case(RunState::Running, &[RunEvent::Claimed, RunEvent::Released, RunEvent::Succeeded, RunEvent::Failed, RunEvent::Cancelled])]
+    #[case(RunState::Running, &[RunEvent::Claimed, RunEvent::Released, RunEvent::Succeeded, RunEvent::Failed, RunEvent::Retried, RunEvent::Cancelled])]
     #[case(RunState::Interrupted, &[RunEvent::Claimed, RunEvent::Cancelled, RunEvent::Reopened])]
     #[case(RunState::Succeeded, &[])]
     #[case(RunState::Failed, &[RunEvent::Reopened])]

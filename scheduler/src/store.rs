@@ -1,8 +1,11 @@
-//! The store of runs: an `SQLite` file, and the only place with SQL.
+//! The store of runs and schedules: an `SQLite` file, and the only place with SQL.
 //!
 //! Every change is one immediate transaction together with the line of history that tells of it. A run belongs to who
 //! claimed it last: its token goes up with every claim, and writes under an older one change nothing and say so. Times
 //! are passed in: nothing here reads a clock.
+
+pub mod queue;
+pub mod schedules;
 
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
@@ -317,14 +320,29 @@ impl Store {
         if state.is_ended() {
             return Ok(Claimed::Ended(state));
         }
-        let sql = "UPDATE runs SET state = 'running', token = token + 1, owner = ?, lease_until_ms = ? WHERE id = ?";
-        let update = sqlx::query(sql).bind(owner).bind(millis(after(at, lease))).bind(id.0);
-        update.execute(&mut *transaction).await.map_err(&failed)?;
+        let lease = self.own(&mut transaction, id, owner, at, lease).await?;
+        transaction.commit().await.map_err(&failed)?;
+        Ok(Claimed::Owned(lease))
+    }
+
+    /// Gives a run that nobody does to an owner.
+    async fn own(
+        &self,
+        transaction: &mut SqliteConnection,
+        id: RunId,
+        owner: &str,
+        at: Timestamp,
+        lease: Duration,
+    ) -> Result<Lease, Error> {
+        let failed = self.failed("claim a run");
+        let sql = "UPDATE runs SET state = 'running', token = token + 1, owner = ?, lease_until_ms = ? WHERE id = ? \
+                   RETURNING token";
+        let update = sqlx::query_scalar(sql).bind(owner).bind(millis(after(at, lease))).bind(id.0);
+        let token = update.fetch_one(&mut *transaction).await.map_err(&failed)?;
         let sql = "UPDATE slices SET state = 'pending' WHERE run = ? AND state = 'running'";
         sqlx::query(sql).bind(id.0).execute(&mut *transaction).await.map_err(&failed)?;
-        note(&mut transaction, id, None, at, RunEvent::Claimed.as_str(), owner).await.map_err(&failed)?;
-        transaction.commit().await.map_err(&failed)?;
-        Ok(Claimed::Owned(Lease { run: id, token: run.token + 1 }))
+        note(transaction, id, None, at, RunEvent::Claimed.as_str(), owner).await.map_err(&failed)?;
+        Ok(Lease { run: id, token })
     }
 
     /// Makes a lease last `lease` from now on.

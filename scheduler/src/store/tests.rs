@@ -2,7 +2,12 @@
 
 use serde_json::json;
 
-use super::*;
+use super::{
+    queue::{Begun, Ended},
+    schedules::{Applied, CatchUp, StoredDecision, Ticked},
+    *,
+};
+use crate::schedule::Schedule;
 
 const LEASE: Duration = Duration::from_secs(30);
 
@@ -185,4 +190,236 @@ async fn what_happened_is_never_changed() {
     ] {
         assert!(sqlx::query(sql).execute(&store.pool).await.is_err(), "{sql}");
     }
+}
+
+fn schedule(cron: &str, more: &Value) -> Schedule {
+    let mut written = json!({"job": "train", "cron": cron, "spec": {"rows": 5}});
+    written.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    Schedule::parse("retrain", written).unwrap()
+}
+
+fn time(text: &str) -> Timestamp {
+    Timestamp::parse(text).unwrap()
+}
+
+/// The decisions about a schedule, oldest first: (first, last, times, run, reason).
+async fn decisions(store: &Store) -> Vec<(String, String, Option<u64>, Option<i64>, String)> {
+    let mut found = store.decisions("retrain", None, 1_000).await.unwrap();
+    found.reverse();
+    let row = |d: StoredDecision| (d.first.to_string(), d.last.to_string(), d.times, d.run.map(i64::from), d.reason);
+    found.into_iter().map(row).collect()
+}
+
+fn row(
+    first: &str,
+    last: &str,
+    times: u64,
+    run: Option<i64>,
+    why: &str,
+) -> (String, String, Option<u64>, Option<i64>, String) {
+    (first.to_owned(), last.to_owned(), Some(times), run, why.to_owned())
+}
+
+const ONE: &str = "2024-03-09T13:00:00Z";
+const TWO: &str = "2024-03-09T14:00:00Z";
+const THREE: &str = "2024-03-09T15:00:00Z";
+const FOUR: &str = "2024-03-09T16:00:00Z";
+
+#[tokio::test]
+async fn a_tick_decides_what_has_come_and_creates_its_run_once() {
+    let (folder, store) = store().await;
+    let hourly = schedule("@hourly", &json!({"pool": "lake", "priority": 3}));
+    let from = time("2024-03-09T12:30:00Z");
+    assert_eq!(store.apply(std::slice::from_ref(&hourly), from).await.unwrap(), [Applied::New]);
+    assert_eq!(store.apply(std::slice::from_ref(&hourly), from).await.unwrap(), [Applied::Unchanged]);
+    assert_eq!(store.tick(time("2024-03-09T12:59:59Z")).await.unwrap(), []);
+    let ticked = store.tick(time("2024-03-09T13:00:01Z")).await.unwrap();
+    let [Ticked { runs, .. }] = ticked.as_slice() else { panic!("{ticked:?}") };
+    assert_eq!(store.tick(time("2024-03-09T13:00:02Z")).await.unwrap(), []);
+    let run = store.run(runs[0]).await.unwrap();
+    assert_eq!((run.job.as_str(), &run.spec), ("train", &json!({"rows": 5})));
+    // Another process on the same file, later: the run still goes on.
+    let other = Store::open(&folder.path().join("scheduler.db")).await.unwrap();
+    assert_eq!(other.tick(time("2024-03-09T14:00:00Z")).await.unwrap()[0].runs, []);
+    let going = "a run went on, and the schedule skips then";
+    assert_eq!(decisions(&store).await, [row(ONE, ONE, 1, Some(1), "it was due"), row(TWO, TWO, 1, None, going)]);
+    let stored = store.schedule("retrain").await.unwrap();
+    assert_eq!((stored.schedule, stored.next), (hourly, Some(time(THREE))));
+    let why = store.decisions("retrain", Some(time(TWO)), 9).await.unwrap();
+    assert_eq!(why.len(), 1);
+}
+
+#[tokio::test]
+async fn a_change_decides_first_what_came_before() {
+    let (_folder, store) = store().await;
+    store.apply(&[schedule("@hourly", &json!({}))], time("2024-03-09T12:30:00Z")).await.unwrap();
+    let changed = [schedule("30 * * * *", &json!({}))];
+    assert_eq!(store.apply(&changed, time("2024-03-09T14:10:00Z")).await.unwrap(), [Applied::Changed]);
+    let superseded = "it was missed, and a later time has the one run for all";
+    let expected = [row(ONE, ONE, 1, None, superseded), row(TWO, TWO, 1, Some(1), "it was missed and is made up for")];
+    assert_eq!(decisions(&store).await, expected);
+    assert_eq!(store.schedule("retrain").await.unwrap().next, Some(time("2024-03-09T14:30:00Z")));
+}
+
+#[tokio::test]
+async fn a_pause_misses_nothing_and_is_made_up_for_as_asked() {
+    for (catch_up, runs) in [(CatchUp::None, 0), (CatchUp::Last, 1), (CatchUp::All, 3)] {
+        let (_folder, store) = store().await;
+        store.apply(&[schedule("@hourly", &json!({}))], time("2024-03-09T12:30:00Z")).await.unwrap();
+        store.pause("retrain", "the market is closed", time("2024-03-09T12:40:00Z")).await.unwrap();
+        store.pause("retrain", "again", time("2024-03-09T12:50:00Z")).await.unwrap();
+        store.tick(time("2024-03-09T13:30:00Z")).await.unwrap();
+        let paused = store.schedule("retrain").await.unwrap();
+        assert_eq!(paused.paused_since, Some(time("2024-03-09T12:40:00Z")));
+        let made_up_for = store.resume("retrain", catch_up, time("2024-03-09T15:30:00Z")).await.unwrap();
+        assert_eq!(made_up_for.len(), runs, "{catch_up:?}");
+        assert_eq!(store.schedule("retrain").await.unwrap().paused_since, None);
+        let found = decisions(&store).await;
+        let why = "the schedule was paused";
+        assert_eq!(found[..2], [row(ONE, ONE, 1, None, why), row(TWO, THREE, 2, None, why)]);
+        assert_eq!(found.len(), 2 + runs);
+        store.tick(time(FOUR)).await.unwrap();
+        let last = decisions(&store).await.pop().unwrap();
+        assert_eq!(last.3.is_some(), runs == 0, "a run goes on where one was made up for: {last:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_run_started_by_hand_is_started_once_per_key() {
+    let (_folder, store) = store().await;
+    store.apply(&[schedule("@hourly", &json!({}))], time("2024-03-09T12:30:00Z")).await.unwrap();
+    let (of, at) = (time("2024-03-09T12:31:00Z"), time("2024-03-09T12:31:00Z"));
+    let first = store.trigger("retrain", of, Some("deploy 7"), at).await.unwrap();
+    assert_eq!(store.trigger("retrain", of, Some("deploy 7"), at).await.unwrap(), first);
+    let others =
+        [store.trigger("retrain", of, None, at).await.unwrap(), store.trigger("retrain", of, None, at).await.unwrap()];
+    assert!(others[0] != first && others[0] != others[1]);
+    assert_eq!(decisions(&store).await.len(), 3);
+    let unknown = store.trigger("nobody", of, None, at).await.unwrap_err();
+    assert_eq!(unknown.to_string(), "there is no schedule `nobody`");
+}
+
+#[tokio::test]
+async fn two_schedulers_on_one_file_create_every_run_once() {
+    let (folder, one) = store().await;
+    let other = Store::open(&folder.path().join("scheduler.db")).await.unwrap();
+    one.apply(&[schedule("* * * * *", &json!({"overlap": "allow"}))], time("2024-03-09T12:00:30Z")).await.unwrap();
+    let ticks = async |store: &Store| {
+        for minute in 1..=40 {
+            store.tick(time("2024-03-09T12:00:00Z").plus_micros(minute * 60_000_000)).await.unwrap();
+        }
+    };
+    tokio::join!(ticks(&one), ticks(&other));
+    let found = decisions(&one).await;
+    assert_eq!(found.len(), 40);
+    assert!((1..=40).all(|number| found.iter().filter(|decision| decision.3 == Some(number)).count() == 1));
+}
+
+#[tokio::test]
+async fn decisions_and_whose_a_run_is_never_change() {
+    let (_folder, store) = store().await;
+    store.apply(&[schedule("@hourly", &json!({}))], time("2024-03-09T12:30:00Z")).await.unwrap();
+    store.tick(time(ONE)).await.unwrap();
+    for sql in [
+        "UPDATE decisions SET reason = 'another'",
+        "DELETE FROM decisions",
+        "UPDATE runs SET nominal_ms = 0",
+        "DELETE FROM schedule_events",
+    ] {
+        assert!(sqlx::query(sql).execute(&store.pool).await.is_err(), "{sql}");
+    }
+}
+
+async fn begun(store: &Store, second: i64) -> Option<Begun> {
+    store.begin_next("a", time(ONE).plus_micros(second * 1_000_000), LEASE).await.unwrap()
+}
+
+/// Seconds after the first full hour, as an instant.
+fn past(second: i64) -> Timestamp {
+    time(ONE).plus_micros(second * 1_000_000)
+}
+
+fn failed() -> RunEnd {
+    RunEnd::Failed { error: "no rows".to_owned() }
+}
+
+#[tokio::test]
+async fn a_failed_attempt_is_tried_again_after_its_pause_and_the_last_one_ends_the_run() {
+    let (_folder, store) = store().await;
+    store
+        .apply(&[schedule("@hourly", &json!({"attempts": 2, "timeout_s": 60}))], time("2024-03-09T12:30:00Z"))
+        .await
+        .unwrap();
+    store.tick(past(0)).await.unwrap();
+    let first = begun(&store, 1).await.unwrap();
+    assert_eq!((first.attempt, first.timeout, first.of), (1, Duration::from_mins(1), past(0)));
+    assert_eq!((first.schedule.as_str(), begun(&store, 2).await), ("retrain", None));
+    assert_eq!(store.end_attempt(&first.lease, &failed(), 0.0, past(3)).await.unwrap(), Ended::Retried(past(13)));
+    assert_eq!(store.end_attempt(&first.lease, &failed(), 0.0, past(4)).await.unwrap(), Ended::Lost);
+    assert_eq!(begun(&store, 12).await, None);
+    let second = begun(&store, 13).await.unwrap();
+    assert_eq!((second.attempt, second.run.id), (2, first.run.id));
+    assert_eq!(store.end_attempt(&second.lease, &failed(), 0.0, past(14)).await.unwrap(), Ended::Run);
+    let run = store.run(first.run.id).await.unwrap();
+    assert_eq!((run.state_at(past(15)), run.error.as_deref()), (RunState::Failed, Some("no rows")));
+    let told: Vec<String> = store.history(run.id).await.unwrap().into_iter().map(|event| event.event).collect();
+    assert_eq!(told, ["created", "claimed", "retried", "claimed", "failed"]);
+}
+
+#[tokio::test]
+async fn a_silent_owner_has_used_an_attempt_and_changes_nothing_any_more() {
+    let (_folder, store) = store().await;
+    store.apply(&[schedule("@hourly", &json!({"attempts": 2}))], time("2024-03-09T12:30:00Z")).await.unwrap();
+    store.tick(past(0)).await.unwrap();
+    let silent = begun(&store, 1).await.unwrap();
+    assert_eq!(begun(&store, 30).await, None, "its lease lasts until 31");
+    let taken = begun(&store, 31).await.unwrap();
+    assert_eq!((taken.run.id, taken.attempt), (silent.run.id, 2));
+    assert_eq!(store.end_attempt(&silent.lease, &RunEnd::Succeeded, 0.0, past(32)).await.unwrap(), Ended::Lost);
+    assert_eq!(begun(&store, 70).await, None);
+    let run = store.run(taken.run.id).await.unwrap();
+    assert_eq!(run.state_at(past(70)), RunState::Failed);
+    assert_eq!(run.error.as_deref(), Some("its owner fell silent in the last attempt"));
+}
+
+#[tokio::test]
+async fn a_run_that_was_asked_to_end_is_not_tried_again() {
+    let (_folder, store) = store().await;
+    store.apply(&[schedule("@hourly", &json!({}))], time("2024-03-09T12:30:00Z")).await.unwrap();
+    store.tick(past(0)).await.unwrap();
+    let going = begun(&store, 1).await.unwrap();
+    assert_eq!(store.request_cancel(going.run.id, past(2)).await.unwrap(), CancelOutcome::Requested);
+    assert_eq!(store.end_attempt(&going.lease, &failed(), 0.0, past(3)).await.unwrap(), Ended::Run);
+}
+
+#[tokio::test]
+async fn runs_wait_for_their_pool_their_schedule_and_their_turn() {
+    let (_folder, store) = store().await;
+    let named = |name: &str, more: &Value| {
+        let mut written = json!({"job": name, "cron": "@hourly"});
+        written.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        Schedule::parse(name, written).unwrap()
+    };
+    let schedules = [
+        named("compact", &json!({"pool": "lake"})),
+        named("vacuum", &json!({"pool": "lake", "priority": 5})),
+        named("drift", &json!({"overlap": "allow"})),
+        named("train", &json!({})),
+    ];
+    store.apply(&schedules, time("2024-03-09T12:30:00Z")).await.unwrap();
+    store.tick(past(0)).await.unwrap();
+    for name in ["drift", "train"] {
+        store.trigger(name, past(0), None, past(0)).await.unwrap();
+    }
+    let mut going = Vec::new();
+    while let Some(next) = begun(&store, 1).await {
+        going.push(next);
+    }
+    let names: Vec<&str> = going.iter().map(|begun| begun.schedule.as_str()).collect();
+    assert_eq!(names, ["vacuum", "drift", "train", "drift"]);
+    store.end_attempt(&going[0].lease, &RunEnd::Succeeded, 0.0, past(2)).await.unwrap();
+    assert_eq!(begun(&store, 3).await.unwrap().schedule, "compact");
+    store.end_attempt(&going[2].lease, &RunEnd::Succeeded, 0.0, past(4)).await.unwrap();
+    assert_eq!(begun(&store, 5).await.unwrap().schedule, "train");
+    assert_eq!(begun(&store, 6).await, None);
 }
