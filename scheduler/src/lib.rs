@@ -12,9 +12,12 @@ pub mod run;
 
 pub mod store;
 
+pub mod runner;
+
 pub use cron::CronTime;
 pub use error::Error;
 pub use run::{RunEnd, RunEvent, RunState, SliceEnd, SliceState};
+pub use runner::{Job, Jobs, Runner, RunnerPolicy, Task};
 pub use schedule::{Misfire, Overlap, Retry, Schedule};
 pub use store::{
     Beat, CancelOutcome, Claimed, Lease, NewRun, NewSlice, Run, RunId, Slice, Store, StoredEvent, Written,

@@ -407,13 +407,13 @@ impl Store {
         self.under(held, "end a run", update, (None, event.as_str(), end.error().unwrap_or_default()), at).await
     }
 
-    /// Gives a run up without ending it: whoever wants may claim it at once.
+    /// Gives a run up without ending it: whoever wants may claim it at once, and the attempt does not count.
     ///
     /// # Errors
     /// Where the store cannot be written.
     pub async fn release(&self, held: &Lease, at: Timestamp) -> Result<Written, Error> {
         let state = decided(held.run, RunState::Running, RunEvent::Released)?;
-        let sql = "UPDATE runs SET state = ?, lease_until_ms = NULL WHERE id = ?";
+        let sql = "UPDATE runs SET state = ?, lease_until_ms = NULL, attempts = max(attempts - 1, 0) WHERE id = ?";
         let update = sqlx::query(sql).bind(state.as_str()).bind(held.run.0);
         self.under(held, "give a run up", update, (None, RunEvent::Released.as_str(), ""), at).await
     }

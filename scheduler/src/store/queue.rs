@@ -102,6 +102,27 @@ impl Store {
         })
     }
 
+    /// When something is due next: a schedule, or a run that waits for its next attempt; none, where nothing is.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn next_due(&self) -> Result<Option<Timestamp>, Error> {
+        let failed = self.failed("look for what is due next");
+        let sql = "SELECT min(due) FROM (SELECT min(next_ms) AS due FROM schedules UNION ALL SELECT min(waits_until_ms) \
+                   FROM runs WHERE schedule IS NOT NULL AND state = 'pending' AND waits_until_ms > 0)";
+        let due: Option<i64> = sqlx::query_scalar(sql).fetch_one(&self.pool).await.map_err(&failed)?;
+        Ok(due.map(Timestamp::from_millis))
+    }
+
+    /// Appends a line to the history of a run that the caller does.
+    ///
+    /// # Errors
+    /// Where the store cannot be written.
+    pub async fn tell(&self, held: &Lease, text: &str, at: Timestamp) -> Result<Written, Error> {
+        let touch = sqlx::query("SELECT 1");
+        self.under(held, "keep a line of a run's history", touch, (None, "told", text), at).await
+    }
+
     /// Lets a run wait for its next attempt; none, where there is no other, or the lease was lost.
     async fn retry(&self, held: &Lease, error: &str, share: f64, at: Timestamp) -> Result<Option<Timestamp>, Error> {
         let failed = self.failed("try a run again");
