@@ -3,6 +3,7 @@
 //! A flag that is also a setting is an `Option` without a default here: its default is the setting's.
 
 mod backfill;
+mod schedule;
 mod topic;
 
 use std::{
@@ -15,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::{Offset, Partition, Symbol, Timestamp};
 
 pub use backfill::{BackfillArgs, BackfillCommand, OnErrorArg, PlanArgs, RunArgs, StatusArgs, WhatArgs};
+pub use schedule::{CatchUpArg, RunCommand, ScheduleCommand};
 pub use topic::{MoveArgs, MoveFrom, TailArgs, TailFrom, TopicCommand};
 
 /// The most partitions that one `--partitions` may name.
@@ -110,6 +112,15 @@ pub enum Command {
     /// Look at the event log's topic, and at its records as they come
     #[command(subcommand)]
     Topic(TopicCommand),
+    /// Start what schedules say, in a process of its own
+    #[command(after_help = "Example:\n  sentinel scheduler  several may run: every time is decided once")]
+    Scheduler,
+    /// Say what is started when
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
+    /// Look at what was started, end it or do it again
+    #[command(subcommand)]
+    Run(RunCommand),
     /// Look at the records that could not be events
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),

@@ -12,6 +12,9 @@ mod mirror;
 mod model;
 mod query;
 mod replay;
+mod runs;
+mod schedule;
+mod scheduler;
 mod serve;
 mod stream;
 mod table;
@@ -53,6 +56,9 @@ pub async fn run(
         Command::Export(args) => export::run(args, settings).await,
         Command::Table(command) => table::run(command, settings).await,
         Command::Gaps(args) => gaps::run(args, settings).await,
+        Command::Scheduler => scheduler::run(settings).await,
+        Command::Schedule(command) => schedule::run(command, settings).await,
+        Command::Run(command) => runs::run(command, settings).await,
         Command::Topic(command) => topic::run(command, settings, progress).await,
         Command::DeadLetters(command) => dead_letters::run(command, settings).await,
         Command::Doctor(args) => doctor::run(args, settings).await,
@@ -66,7 +72,7 @@ pub fn kind(error: &anyhow::Error) -> Option<ErrorKind> {
         let jobs = cause.downcast_ref::<jobs::Error>().map(jobs::Error::kind);
         let lake = cause.downcast_ref::<lake::Error>().map(lake::Error::kind);
         let streams = cause.downcast_ref::<streams::Error>().map(streams::Error::kind);
-        let scheduler = cause.downcast_ref::<scheduler::Error>().map(scheduler::Error::kind);
+        let scheduler = cause.downcast_ref::<::scheduler::Error>().map(::scheduler::Error::kind);
         let models = cause.downcast_ref::<models::Error>().map(models::Error::kind);
         let locks = cause.downcast_ref::<crate::locks::LockError>().map(crate::locks::LockError::kind);
         let config = cause.downcast_ref::<crate::config::ConfigError>().map(crate::config::ConfigError::kind);

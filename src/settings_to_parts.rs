@@ -72,13 +72,17 @@ pub fn train_parameters(settings: &ModelSettings) -> TrainParameters {
     }
 }
 
+/// Files that no version of so many hours needs may be deleted.
+pub fn vacuum_retention_hours(settings: &Settings) -> u32 {
+    u32::try_from(settings.lake.vacuum_retention_hours).unwrap_or(u32::MAX)
+}
+
 /// What upkeep is due when.
 pub fn upkeep(settings: &Settings) -> UpkeepPolicy {
     UpkeepPolicy {
         checkpoint_every: settings.lake.checkpoint_every,
         compact_every: settings.lake.compact_every_commits,
         counts_missing_trades: settings.source.kind != SourceKind::Simulated,
-        vacuum_retention_hours: u32::try_from(settings.lake.vacuum_retention_hours).unwrap_or(u32::MAX),
         log: retention(&settings.log),
     }
 }

@@ -89,7 +89,7 @@ impl Jobs {
                 }
             }
             Self::Here { .. } if name == Part::Scheduler => {
-                (PartState::Online, Some("first model and table upkeep; no schedules yet".to_owned()))
+                (PartState::Online, Some("schedules, the first model and table upkeep".to_owned()))
             }
             Self::Here { stream, .. } if name == Part::Lake => troubled(stream.uncommitted()),
             Self::Here { stream, .. } => troubled(stream.unread().or_else(|| stream.uncommitted())),
@@ -126,7 +126,7 @@ fn part_elsewhere(name: Part, elsewhere: &Elsewhere) -> (PartState, Option<Strin
             (state, Some(text))
         }
         Part::Scheduler => {
-            let text = "not in this process: only `sentinel up` trains the first model and looks after the tables";
+            let text = "not in this process: `sentinel up` has one, `sentinel scheduler` is one";
             (PartState::Offline, Some(text.to_owned()))
         }
         _ => troubled(seen.trouble),

@@ -21,6 +21,7 @@ pub mod report;
 pub mod train;
 
 pub mod backfill;
+pub mod chores;
 pub mod refold;
 pub mod replay;
 pub mod verify;

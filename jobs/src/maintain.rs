@@ -1,5 +1,5 @@
-//! Upkeep while the program runs: the index of commit times, checkpoints, compaction, vacuum, retention of the log, and a
-//! count of missing trades.
+//! Upkeep while the program runs: the index of commit times, checkpoints and compaction by commits, retention of the log,
+//! and a count of missing trades. What is due by the clock, schedules start.
 //!
 //! Each step is safe to repeat and to leave out. A step that fails is reported and tried again at the next round; it
 //! never stops ingest or commits.
@@ -16,9 +16,6 @@ use crate::{error::Error, metrics::Metrics};
 /// How often a round is made.
 const ROUND: Duration = Duration::from_mins(1);
 
-/// Rounds between two vacuums: an hour.
-const ROUNDS_PER_VACUUM: u64 = 60;
-
 /// Rounds between two counts of the missing trades. A count reads three columns of an hour of `events`.
 const ROUNDS_PER_COUNT: u64 = 5;
 
@@ -31,8 +28,6 @@ pub struct UpkeepPolicy {
     pub compact_every: u64,
     /// Whether the venue numbers its trades, so that those of the last hour that are missing can be counted.
     pub counts_missing_trades: bool,
-    /// Files that no version of the last hours needs are deleted.
-    pub vacuum_retention_hours: u32,
     /// What the log keeps.
     pub log: RetentionPolicy,
 }
@@ -43,7 +38,7 @@ pub async fn run(lake: &Lake, log: &dyn EventLog, metrics: &Metrics, policy: Upk
     for number in 1_u64.. {
         tokio::select! { () = tokio::time::sleep(ROUND) => {}, () = cancel.cancelled() => return }
         for (table, compacted) in TableName::ALL.into_iter().zip(&mut compacted_at) {
-            if let Err(error) = tables(lake, table, policy, compacted, number.is_multiple_of(ROUNDS_PER_VACUUM)).await {
+            if let Err(error) = tables(lake, table, policy, compacted).await {
                 warn!(table = table.as_str(), %error, "upkeep left out, it will be tried again");
             }
         }
@@ -59,23 +54,13 @@ pub async fn run(lake: &Lake, log: &dyn EventLog, metrics: &Metrics, policy: Upk
     }
 }
 
-async fn tables(
-    lake: &Lake,
-    table: TableName,
-    policy: UpkeepPolicy,
-    compacted_at: &mut u64,
-    vacuum: bool,
-) -> Result<(), LakeError> {
+async fn tables(lake: &Lake, table: TableName, policy: UpkeepPolicy, compacted_at: &mut u64) -> Result<(), LakeError> {
     lake.versions().note_commit_times(table).await?;
     lake.checkpoint(table, policy.checkpoint_every).await?;
     if lake.state(table).await?.version >= *compacted_at + policy.compact_every {
         let compacted = lake.compact(table).await?;
         *compacted_at = compacted.version;
         info!(table = table.as_str(), removed = compacted.removed, added = compacted.added, "compacted");
-    }
-    if vacuum {
-        let deleted = lake.vacuum(table, policy.vacuum_retention_hours).await?;
-        info!(table = table.as_str(), deleted = deleted.files, bytes = deleted.bytes, "vacuumed");
     }
     Ok(())
 }

@@ -91,6 +91,12 @@ pub struct Run {
     pub ended: Option<Timestamp>,
     /// Why it failed.
     pub error: Option<String>,
+    /// The schedule that it is of; none, where it was begun otherwise.
+    pub schedule: Option<String>,
+    /// The time of the schedule that it is of.
+    pub of: Option<Timestamp>,
+    /// Attempts that were begun.
+    pub attempts: u32,
     written: RunState,
     lease_until: Option<Timestamp>,
     token: i64,
@@ -473,7 +479,7 @@ impl Store {
         let state = self.read(&mut transaction, id).await?.state_at(at);
         let state = decided(id, state, RunEvent::Reopened)?;
         let sql = "UPDATE runs SET state = ?, cancel_requested = 0, token = token + 1, ended_ms = NULL, error = NULL, \
-                   lease_until_ms = NULL WHERE id = ?";
+                   lease_until_ms = NULL, attempts = 0, waits_until_ms = 0 WHERE id = ?";
         sqlx::query(sql).bind(state.as_str()).bind(id.0).execute(&mut *transaction).await.map_err(&failed)?;
         let sql = "UPDATE slices SET state = 'pending', error = NULL WHERE run = ? AND state <> 'succeeded'";
         sqlx::query(sql).bind(id.0).execute(&mut *transaction).await.map_err(&failed)?;
@@ -526,6 +532,9 @@ impl Store {
             owner: row.get("owner"),
             ended: time("ended_ms"),
             error: row.get("error"),
+            schedule: row.get("schedule"),
+            of: time("nominal_ms"),
+            attempts: row.get("attempts"),
             written: RunState::from_name(row.get("state")).ok_or_else(|| unreadable("state"))?,
             lease_until: time("lease_until_ms"),
             token: row.get("token"),

@@ -9,7 +9,7 @@ use jobs::backfill::{
     run::{self, FileSpec, RunReport, SliceSpec},
 };
 use jobs::stream::{self, Until};
-use scheduler::{CancelOutcome, Run, RunId, Slice, Store};
+use scheduler::{Run, RunId, Slice, Store};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -18,7 +18,11 @@ use crate::{
     app::App,
     cli::{BackfillArgs, BackfillCommand, OnErrorArg, PlanArgs, RunArgs, StatusArgs, WhatArgs},
     clock::SystemClock,
-    commands::{Refused, stream::lock},
+    commands::{
+        Refused,
+        runs::{store, told},
+        stream::lock,
+    },
     config::Settings,
     locks::{self, Role, RoleLock},
     new_file::NewFile,
@@ -221,12 +225,7 @@ async fn cancel(run: i64, settings: &Settings) -> anyhow::Result<Outcome> {
     let (store, id) = (store(settings).await?, RunId::from(run));
     run::spec_of(&store, id).await?;
     forget_gone_owner(&store, settings, id).await?;
-    let told = match store.request_cancel(id, SystemClock.now()).await? {
-        CancelOutcome::Requested => format!("run {id} was asked to end; it does within seconds"),
-        CancelOutcome::Cancelled => format!("run {id} is cancelled"),
-        CancelOutcome::EndedAlready(state) => format!("run {id} has ended already: it is {}", state.as_str()),
-    };
-    output::line(&told)?;
+    output::line(&told(run, store.request_cancel(id, SystemClock.now()).await?))?;
     Ok(Outcome::Fine)
 }
 
@@ -248,11 +247,6 @@ async fn open(settings: &Settings) -> anyhow::Result<(App, BackfillParts)> {
         scratch: settings.data.dir.clone(),
     };
     Ok((app, parts))
-}
-
-async fn store(settings: &Settings) -> anyhow::Result<Store> {
-    fs::create_dir_all(&settings.data.dir)?;
-    Ok(Store::open(&settings.data.dir.join("scheduler.db")).await?)
 }
 
 async fn prepare(parts: &BackfillParts, request: &BackfillRequest, progress: &Progress) -> anyhow::Result<Plan> {

@@ -34,7 +34,7 @@ pub async fn run(command: &TableCommand, settings: &Settings) -> anyhow::Result<
         TableCommand::Compact(change) => compact(&lake, change).await?,
         TableCommand::Checkpoint(change) => checkpoint(&lake, change).await?,
         TableCommand::Vacuum { change, retention_hours } => {
-            let hours = retention_hours.unwrap_or(settings_to_parts::upkeep(settings).vacuum_retention_hours);
+            let hours = retention_hours.unwrap_or(settings_to_parts::vacuum_retention_hours(settings));
             vacuum(&lake, change, hours).await?;
         }
         TableCommand::Restore { .. } => {}

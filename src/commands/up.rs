@@ -1,4 +1,4 @@
-//! `sentinel up`: source, log, stream job, first model, upkeep and service in one process.
+//! `sentinel up`: source, log, stream job, first model, upkeep, scheduler and service in one process.
 //!
 //! Every part runs as a task of its own under one cancellation: a signal, or the failure of any part, cancels the
 //! rest, and each flushes before it returns. A source that has ended leaves everything else running.
@@ -20,7 +20,7 @@ use crate::{
     cli::UpArgs,
     commands::{
         ingest::{FileProgress, describe, listen},
-        serve, stream as stream_command,
+        runs, schedule, scheduler, serve, stream as stream_command,
     },
     config::{Settings, SourceKind},
     locks::{Role, RoleLock},
@@ -43,17 +43,18 @@ pub async fn run(args: &UpArgs, settings: &Settings, progress: &Progress) -> any
     let cancelled = app.cancel.clone();
     let up = Up { app: &app, settings, partitions: &partitions, progress, is_current: CancellationToken::new() };
     // Every part is waited for, whichever failed: the others still flush.
-    let (source, folded, trained, followed, kept_up, served) = tokio::join!(
+    let (source, folded, trained, followed, kept_up, scheduled, served) = tokio::join!(
         up.ending("the source", up.source(args)),
         up.ending("the stream job", up.stream()),
         up.ending("training", up.first_model()),
         up.ending("the model registry", up.follow_champion()),
         up.ending("upkeep", up.upkeep()),
+        up.ending("the scheduler", up.scheduler()),
         up.ending("the HTTP service", async {
             Ok(api::serve(listener, service, async move { cancelled.cancelled().await }).await?)
         }),
     );
-    for ended in [source, trained, followed, kept_up, served] {
+    for ended in [source, trained, followed, kept_up, scheduled, served] {
         ended?;
     }
     info!("{}", stream_command::describe(&folded?));
@@ -131,6 +132,13 @@ impl Up<'_> {
     async fn follow_champion(&self) -> anyhow::Result<()> {
         let app = self.app;
         first_model::follow_champion(&app.models, &app.champion, &app.metrics, &app.cancel).await;
+        Ok(())
+    }
+
+    async fn scheduler(&self) -> anyhow::Result<()> {
+        let store = runs::store(self.settings).await?;
+        schedule::begin_with_shipped(&store).await?;
+        scheduler::runner(store, &self.app.lake, self.settings, self.app.clock.clone()).run(&self.app.cancel).await;
         Ok(())
     }
 

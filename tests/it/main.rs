@@ -22,6 +22,8 @@ mod torn;
 mod verify;
 mod windows_peer;
 
+mod schedule;
+
 mod query;
 mod restore;
 
