@@ -9,7 +9,7 @@ use streams::{BinanceSettings, RetentionPolicy, SimulatedSettings, SimulatedSymb
 
 use crate::{
     cli::SimulatedArgs,
-    config::{LogSettings, ModelSettings, Pem, Settings, SourceKind, SourceSettings, StreamSettings},
+    config::{LogSettings, ModelSettings, Settings, SourceKind, SourceSettings, StreamSettings},
 };
 
 /// The topic.
@@ -34,7 +34,7 @@ pub fn cluster(settings: &LogSettings) -> streams::FluvioSettings {
 /// Certificates as text where the key is one, otherwise in files.
 #[cfg(feature = "fluvio")]
 fn tls(settings: &LogSettings, domain: String) -> streams::FluvioTls {
-    let pem = |pem: &Pem| pem.0.clone();
+    let pem = |pem: &crate::config::Pem| pem.0.clone();
     let (ca_cert, cert, key) = (pem(&settings.tls_ca_cert), pem(&settings.tls_cert), pem(&settings.tls_key));
     if settings.tls_key.is_text() {
         return streams::FluvioTls::Inline { domain, ca_cert, cert, key };

@@ -61,5 +61,11 @@ ALTER TABLE runs ADD COLUMN waits_until_ms INTEGER NOT NULL DEFAULT 0;
 
 CREATE INDEX runs_of_schedules ON runs (schedule, state);
 
+-- Few runs are in hand, however many there were.
+CREATE INDEX runs_in_turn ON runs (priority DESC, id)
+    WHERE schedule IS NOT NULL AND state IN ('pending', 'running', 'interrupted');
+CREATE INDEX runs_begun ON runs (state) WHERE schedule IS NOT NULL AND state IN ('running', 'interrupted');
+CREATE INDEX runs_waiting ON runs (waits_until_ms) WHERE schedule IS NOT NULL AND state = 'pending';
+
 CREATE TRIGGER whose_run_it_is_never_changes BEFORE UPDATE OF schedule, nominal_ms, rules, priority, pool ON runs
 BEGIN SELECT RAISE(ABORT, 'what a run was asked for never changes: create another'); END;

@@ -69,10 +69,11 @@ impl Store {
         let failed = self.failed("begin a run");
         let mut transaction = self.begin(&failed).await?;
         self.give_up_silent(&mut transaction, at).await?;
-        let sql = "SELECT id FROM runs AS run WHERE schedule IS NOT NULL AND waits_until_ms <= ?1 \
-                   AND (state IN ('pending', 'interrupted') OR (state = 'running' AND lease_until_ms <= ?1)) \
-                   AND NOT EXISTS (SELECT 1 FROM runs AS other WHERE other.schedule IS NOT NULL AND other.id <> run.id \
-                       AND other.state = 'running' AND other.lease_until_ms > ?1 AND (other.pool = run.pool OR \
+        let sql = "SELECT id FROM runs AS run WHERE schedule IS NOT NULL AND state IN ('pending', 'running', 'interrupted') \
+                   AND waits_until_ms <= ?1 AND (state <> 'running' OR lease_until_ms <= ?1) \
+                   AND NOT EXISTS (SELECT 1 FROM runs AS other WHERE other.schedule IS NOT NULL \
+                       AND other.state IN ('running', 'interrupted') AND other.state = 'running' \
+                       AND other.id <> run.id AND other.lease_until_ms > ?1 AND (other.pool = run.pool OR \
                        (other.schedule = run.schedule AND json_extract(run.rules, '$.overlap') <> 'allow'))) \
                    ORDER BY priority DESC, id LIMIT 1";
         let next: Option<i64> =
@@ -145,8 +146,8 @@ impl Store {
     /// Fails the runs whose owners fell silent in their last attempt.
     async fn give_up_silent(&self, transaction: &mut SqliteConnection, at: Timestamp) -> Result<(), Error> {
         let failed = self.failed("give up a run");
-        let sql = "SELECT id FROM runs WHERE schedule IS NOT NULL AND attempts >= json_extract(rules, '$.attempts') \
-                   AND (state = 'interrupted' OR (state = 'running' AND lease_until_ms <= ?))";
+        let sql = "SELECT id FROM runs WHERE schedule IS NOT NULL AND state IN ('running', 'interrupted') \
+                   AND (state = 'interrupted' OR lease_until_ms <= ?) AND attempts >= json_extract(rules, '$.attempts')";
         let silent: Vec<i64> =
             sqlx::query_scalar(sql).bind(millis(at)).fetch_all(&mut *transaction).await.map_err(&failed)?;
         for id in silent {
