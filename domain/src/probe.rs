@@ -11,11 +11,16 @@ pub enum Point {
     Committed,
     /// Every table has its commit, the next batch is not begun.
     BeforeNext,
+    /// A run of a schedule has its owner, nothing of its job is done.
+    RunBegun,
+    /// The job of a run is done, its end is not written.
+    RunDone,
 }
 
 impl Point {
-    /// Every point, in the order in which a batch meets them.
-    pub const ALL: [Self; 4] = [Self::Appended, Self::FilesWritten, Self::Committed, Self::BeforeNext];
+    /// Every point: those of a batch in the order in which it meets them, then those of a run.
+    pub const ALL: [Self; 6] =
+        [Self::Appended, Self::FilesWritten, Self::Committed, Self::BeforeNext, Self::RunBegun, Self::RunDone];
 
     /// The name on the command line of a crash test.
     #[must_use]
@@ -25,6 +30,8 @@ impl Point {
             Self::FilesWritten => "files-written",
             Self::Committed => "committed",
             Self::BeforeNext => "before-next",
+            Self::RunBegun => "run-begun",
+            Self::RunDone => "run-done",
         }
     }
 }

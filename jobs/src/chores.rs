@@ -6,9 +6,10 @@ use async_trait::async_trait;
 use lake::{Error as LakeError, Lake, TableName};
 use scheduler::{Job, Jobs, Task};
 use serde::Deserialize;
+use serde_json::Value;
 
 /// The names of the jobs.
-pub const NAMES: [&str; 3] = ["compact", "checkpoint", "vacuum"];
+const NAMES: [&str; 3] = ["compact", "checkpoint", "vacuum"];
 
 /// The jobs by name: `compact` and `checkpoint` with an optional `table`, `vacuum` also with `retention_hours`.
 #[must_use]
@@ -16,6 +17,22 @@ pub fn jobs(lake: &Arc<Lake>, vacuum_retention_hours: u32) -> Jobs {
     let chore = |what| Arc::new(Chore { lake: lake.clone(), what }) as Arc<dyn Job>;
     let chores = [What::Compact, What::Checkpoint, What::Vacuum { vacuum_retention_hours }];
     NAMES.into_iter().zip(chores.map(chore)).collect()
+}
+
+/// Whether a job can do what it is asked for.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn check(job: &str, spec: &Value) -> Result<(), String> {
+    if !NAMES.contains(&job) {
+        return Err(format!("there is no job `{job}`; there are {}", NAMES.join(", ")));
+    }
+    let wanted = Wanted::read(spec)?;
+    tables(wanted.table.as_deref())?;
+    if wanted.retention_hours.is_some() && job != "vacuum" {
+        return Err(format!("`retention_hours` is for `vacuum`, not for `{job}`"));
+    }
+    Ok(())
 }
 
 struct Chore {
@@ -41,10 +58,16 @@ struct Wanted {
     retention_hours: Option<u32>,
 }
 
+impl Wanted {
+    fn read(spec: &Value) -> Result<Self, String> {
+        serde_json::from_value(spec.clone()).map_err(|error| format!("`spec`: {error}"))
+    }
+}
+
 #[async_trait]
 impl Job for Chore {
     async fn run(&self, task: &Task) -> Result<(), String> {
-        let wanted: Wanted = serde_json::from_value(task.spec.clone()).map_err(|error| format!("spec: {error}"))?;
+        let wanted = Wanted::read(&task.spec)?;
         for table in tables(wanted.table.as_deref())? {
             if task.cancel.is_cancelled() {
                 return Err("it was asked to end".to_owned());
@@ -82,4 +105,31 @@ impl Chore {
 fn tables(named: Option<&str>) -> Result<Vec<TableName>, String> {
     let Some(name) = named else { return Ok(TableName::ALL.to_vec()) };
     TableName::from_name(name).map(|table| vec![table]).ok_or_else(|| format!("there is no table `{name}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    #[rstest]
+    #[case("compact", json!({}), None)]
+    #[case("vacuum", json!({"table": "events", "retention_hours": 24}), None)]
+    #[case("tidy", json!({}), Some("there is no job `tidy`; there are compact, checkpoint, vacuum"))]
+    #[case("compact", json!({"tables": "events"}), Some("unknown field `tables`"))]
+    #[case("compact", json!({"table": "event"}), Some("there is no table `event`"))]
+    #[case("checkpoint", json!({"retention_hours": 24}), Some("`retention_hours` is for `vacuum`"))]
+    fn what_a_job_cannot_do_is_said_before_it_is_due(
+        #[case] job: &str,
+        #[case] spec: Value,
+        #[case] told: Option<&str>,
+    ) {
+        let checked = check(job, &spec);
+        match told {
+            None => assert_eq!(checked, Ok(())),
+            Some(told) => assert!(checked.as_ref().is_err_and(|error| error.contains(told)), "{checked:?}"),
+        }
+    }
 }

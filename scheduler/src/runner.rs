@@ -7,7 +7,7 @@
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use domain::{Clock, Timestamp};
+use domain::{Clock, Probe, Timestamp, probe::Point};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
@@ -118,6 +118,8 @@ pub struct Runner {
     pub owner: String,
     /// How it paces itself.
     pub policy: RunnerPolicy,
+    /// Told what is reached.
+    pub probe: Arc<dyn Probe>,
 }
 
 impl fmt::Debug for Runner {
@@ -176,6 +178,7 @@ impl Runner {
             return self.write_end(&lease, &RunEnd::Failed { error }, 0.0).await;
         };
         info!(schedule, run = %run.id, job = run.job, attempt, "begins");
+        self.probe.reached(Point::RunBegun);
         let cancel = CancellationToken::new();
         let log = Log { store: self.store.clone(), lease: lease.clone(), clock: self.clock.clone() };
         let key = format!("run/{}", run.id);
@@ -205,6 +208,7 @@ impl Runner {
             }
         };
         drop(beats);
+        self.probe.reached(Point::RunDone);
         match ended {
             Some(end) => self.write_end(&lease, &end, share(run.id, attempt)).await,
             None => self.give_up(&lease).await,

@@ -76,9 +76,8 @@ pub async fn begin_with_shipped(store: &Store) -> anyhow::Result<()> {
 fn read(file: &Path) -> anyhow::Result<Vec<Schedule>> {
     let text = fs::read_to_string(file).map_err(|error| Refused(format!("cannot read {}: {error}", file.display())))?;
     let schedules = parse(&text)?;
-    if let Some(unknown) = schedules.iter().find(|schedule| !chores::NAMES.contains(&schedule.job.as_str())) {
-        let (name, job, names) = (&unknown.name, &unknown.job, chores::NAMES.join(", "));
-        return Err(Refused(format!("schedule `{name}`: there is no job `{job}`; there are {names}")).into());
+    for Schedule { name, job, spec, .. } in &schedules {
+        chores::check(job, spec).map_err(|reason| Refused(format!("schedule `{name}`: {reason}")))?;
     }
     Ok(schedules)
 }

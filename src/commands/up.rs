@@ -138,7 +138,8 @@ impl Up<'_> {
     async fn scheduler(&self) -> anyhow::Result<()> {
         let store = runs::store(self.settings).await?;
         schedule::begin_with_shipped(&store).await?;
-        scheduler::runner(store, &self.app.lake, self.settings, self.app.clock.clone()).run(&self.app.cancel).await;
+        let (clock, probe) = (self.app.clock.clone(), self.app.probe.clone());
+        scheduler::runner(store, &self.app.lake, self.settings, clock, probe).run(&self.app.cancel).await;
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, process::Stdio, thread};
 use lake::TableName;
 use serde_json::Value;
 
-use crate::harness::{Data, PATIENCE, interrupt, printed};
+use crate::harness::{Data, PATIENCE, interrupt, printed, was_killed};
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap()
@@ -54,6 +54,36 @@ fn two_schedulers_start_what_is_due_once_and_the_tables_become_small() {
     assert_eq!((&shown["job"], &shown["overlap"]), (&Value::from("compact"), &Value::from("skip")));
     let why = data.run(&format!("schedule explain often --at {}", runs[0]["of"].as_str().unwrap()));
     assert!(why.contains("it was due"), "{why}");
+}
+
+/// A run whose scheduler was killed is taken by another once its lease has ended; what it had done is done once.
+#[test]
+fn a_run_whose_scheduler_is_killed_is_done_by_another() {
+    let data = Data::new();
+    for events in [300, 600] {
+        data.run(&format!("ingest simulated --events {events} --seed 3 --start 2024-03-09T16:00:00Z --speed 0"));
+        data.run("stream --once");
+    }
+    let before = data.rows(TableName::Features, &[]);
+    apply(&data, "[yearly]\njob = 'compact'\ncron = '@yearly'\nspec = { table = 'features' }\noverlap = 'allow'\n");
+    for point in ["run-begun:1", "run-done:1"] {
+        data.run("schedule trigger yearly");
+        let mut scheduler = data.sentinel("scheduler");
+        let killed = scheduler.env("SENTINEL_CRASH_AT", point).output().unwrap();
+        assert!(was_killed(killed.status), "{point}: {}", printed(&killed));
+    }
+    let mut scheduler = data.sentinel("scheduler").stderr(Stdio::null()).spawn().unwrap();
+    wait_for(&data, 2);
+    interrupt(&scheduler);
+    scheduler.wait().unwrap();
+    for run in ["1", "2"] {
+        let logs = data.run(&format!("run logs {run}"));
+        // Once more where both want to rewrite the table at the same time.
+        assert!(logs.matches("claimed").count() >= 2 && logs.contains("succeeded"), "{logs}");
+    }
+    let merged = ["1", "2"].map(|run| data.run(&format!("run logs {run}")).matches("files became").count());
+    assert_eq!(merged.iter().sum::<usize>(), 1, "{merged:?}");
+    assert_eq!(data.rows(TableName::Features, &[]), before);
 }
 
 #[test]

@@ -96,7 +96,8 @@ impl Scene {
         written.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         store.apply(&[Schedule::parse("hourly", written).unwrap()], clock.now()).await.unwrap();
         let (jobs, owner) = (Arc::new(jobs), "test".to_owned());
-        let runner = Runner { store, jobs, clock: clock.clone(), owner, policy: POLICY };
+        let runner =
+            Runner { store, jobs, clock: clock.clone(), owner, policy: POLICY, probe: Arc::new(domain::NoProbe) };
         Self { _folder: folder, runner, clock, job, cancel: CancellationToken::new() }
     }
 
