@@ -251,23 +251,31 @@ impl Lake {
         task.await?
     }
 
-    /// Makes sure that the tables follow this topic, or none yet.
+    /// Makes sure that the tables, as they were opened, follow this topic, or none yet.
     ///
     /// # Errors
     /// [`Error::OtherTopic`] where they follow another.
     pub async fn require_topic(&self, topic: &str) -> Result<(), Error> {
-        let mut events = self.table(TableName::Events).lock().await;
-        events.refresh().await?;
-        follows(&mut events, topic).await.map(drop)
+        follows(&mut *self.table(TableName::Events).lock().await, topic).await.map(drop)
+    }
+
+    /// Whether the tables follow this topic.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
+    pub async fn is_following(&self, topic: &str) -> Result<bool, Error> {
+        Ok(self.transaction(TableName::Events, FOLLOWED).await? == Some(fingerprint(topic)))
     }
 
     /// Lets the tables follow the topic `to`, whose offsets are those of `from`: every table gets the progress of the new
-    /// one in one commit, `events` last. May be repeated at any time. The versions of the commits.
+    /// one in one commit, `events` last. May be repeated at any time: once they follow it, nothing is set back. The versions
+    /// of the tables.
     ///
     /// # Errors
     /// [`Error::OtherTopic`] where the tables follow neither; where a commit fails for good.
     pub async fn follow(&self, from: &str, to: &str, partitions: &[Partition]) -> Result<Vec<(TableName, u64)>, Error> {
-        if self.require_topic(to).await.is_err() {
+        let is_done = self.is_following(to).await?;
+        if !is_done {
             self.require_topic(from).await?;
         }
         let mut versions = Vec::new();
@@ -285,7 +293,7 @@ impl Lake {
             if name == TableName::Events {
                 transactions.push((FOLLOWED.to_owned(), fingerprint(to)));
             }
-            if !transactions.is_empty() {
+            if !is_done && !transactions.is_empty() {
                 table.note(&transactions).await?;
             }
             versions.push((name, table.version()));
@@ -396,6 +404,7 @@ mod tests {
         }
         assert!(matches!(lake.require_topic("topic").await, Err(Error::OtherTopic)));
         lake.flush("copy", flush(200, 230)).await.unwrap();
+        lake.follow("topic", "copy", &[0]).await.unwrap();
         let after = rows_of(&lake, TableName::Features).await;
         assert_eq!((after.len(), lake.progress("copy", 0).await.unwrap().next), (230, 230));
         assert_eq!(after[..200], before);

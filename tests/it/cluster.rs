@@ -97,6 +97,10 @@ fn tables_go_on_with_a_copy_of_the_log_that_they_began_with() {
     configure(&moved, &topic, Some(&endpoint));
     moved.run("stream --once");
     moved.run("verify --log");
+    let folded = rows(&moved);
+    moved.run(&format!("topic cutover {to}"));
+    moved.run("stream --once");
+    assert_eq!(rows(&moved), folded, "a cutover that is done sets nothing back");
     for data in [&embedded, &moved] {
         ingest(data, 1_800);
         data.run("stream --once");
