@@ -88,19 +88,19 @@ pub struct RunnerPolicy {
     pub heartbeat: Duration,
     /// How often what others put into the store is looked for; no sleep is longer.
     pub poll: Duration,
-    /// How long a job may take to end when it is asked to.
+    /// How long a job may take to end when it is asked to; shorter than a lease, which is not kept any more then.
     pub grace: Duration,
 }
 
 impl Default for RunnerPolicy {
-    /// 2 workers, 30 s, 10 s, 1 s, 30 s.
+    /// 2 workers, 30 s, 10 s, 1 s, 20 s.
     fn default() -> Self {
         Self {
             workers: 2,
             lease: Duration::from_secs(30),
             heartbeat: Duration::from_secs(10),
             poll: Duration::from_secs(1),
-            grace: Duration::from_secs(30),
+            grace: Duration::from_secs(20),
         }
     }
 }
@@ -165,8 +165,9 @@ impl Runner {
             let (runner, cancel) = (self.clone(), cancel.clone());
             going.spawn(async move { runner.attempt(begun, &cancel).await });
         }
-        let until = self.store.next_due().await?.map_or(i64::MAX, Timestamp::micros);
-        let wait = until.saturating_sub(self.clock.now().micros()).max(0).unsigned_abs();
+        let now = self.clock.now();
+        let until = self.store.next_due(now).await?.map_or(i64::MAX, Timestamp::micros);
+        let wait = until.saturating_sub(now.micros()).max(0).unsigned_abs();
         Ok(Duration::from_micros(wait).min(self.policy.poll))
     }
 

@@ -69,6 +69,7 @@ impl Store {
         let failed = self.failed("begin a run");
         let mut transaction = self.begin(&failed).await?;
         self.give_up_silent(&mut transaction, at).await?;
+        // Conditions are written as those of the indices, by which few rows are looked at.
         let sql = "SELECT id FROM runs AS run WHERE schedule IS NOT NULL AND state IN ('pending', 'running', 'interrupted') \
                    AND waits_until_ms <= ?1 AND (state <> 'running' OR lease_until_ms <= ?1) \
                    AND NOT EXISTS (SELECT 1 FROM runs AS other WHERE other.schedule IS NOT NULL \
@@ -103,15 +104,17 @@ impl Store {
         })
     }
 
-    /// When something is due next: a schedule, or a run that waits for its next attempt; none, where nothing is.
+    /// When something is due next: a schedule, or a run whose next attempt has not come by `now`; none, where nothing is.
+    /// A run that has come and waits for its place is told by the end of the one before.
     ///
     /// # Errors
     /// Where the store cannot be read.
-    pub async fn next_due(&self) -> Result<Option<Timestamp>, Error> {
+    pub async fn next_due(&self, now: Timestamp) -> Result<Option<Timestamp>, Error> {
         let failed = self.failed("look for what is due next");
         let sql = "SELECT min(due) FROM (SELECT min(next_ms) AS due FROM schedules UNION ALL SELECT min(waits_until_ms) \
-                   FROM runs WHERE schedule IS NOT NULL AND state = 'pending' AND waits_until_ms > 0)";
-        let due: Option<i64> = sqlx::query_scalar(sql).fetch_one(&self.pool).await.map_err(&failed)?;
+                   FROM runs WHERE schedule IS NOT NULL AND state = 'pending' AND waits_until_ms > ?)";
+        let due: Option<i64> =
+            sqlx::query_scalar(sql).bind(millis(now)).fetch_one(&self.pool).await.map_err(&failed)?;
         Ok(due.map(Timestamp::from_millis))
     }
 

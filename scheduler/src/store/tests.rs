@@ -357,6 +357,9 @@ async fn a_failed_attempt_is_tried_again_after_its_pause_and_the_last_one_ends_t
     assert_eq!(store.end_attempt(&first.lease, &failed(), 0.0, past(3)).await.unwrap(), Ended::Retried(past(13)));
     assert_eq!(store.end_attempt(&first.lease, &failed(), 0.0, past(4)).await.unwrap(), Ended::Lost);
     assert_eq!(begun(&store, 12).await, None);
+    assert_eq!(store.next_due(past(12)).await.unwrap(), Some(past(13)));
+    // A run that has come, and is not begun since others go on, is nothing to look for again and again.
+    assert_eq!(store.next_due(past(13)).await.unwrap(), Some(time(TWO)));
     let second = begun(&store, 13).await.unwrap();
     assert_eq!((second.attempt, second.run.id), (2, first.run.id));
     assert_eq!(store.end_attempt(&second.lease, &failed(), 0.0, past(14)).await.unwrap(), Ended::Run);
