@@ -20,9 +20,12 @@ mod flat;
 pub mod artifact;
 pub mod model;
 
+pub mod bootstrap;
 pub mod metrics;
+
+pub mod drift;
 
 pub use error::Error;
 pub use model::{Model, Verdict};
 pub use scaler::Scale;
-pub use training::{TrainParameters, TrainingSet, train};
+pub use training::{TrainParameters, TrainingSet, train, without_most_anomalous};

@@ -196,6 +196,50 @@ pub fn distribution(scores: &[f64]) -> Result<Option<Distribution>, Error> {
     }))
 }
 
+/// Spearman's rank correlation of two columns, -1 to 1; equal values share the mean of their ranks. `None` where a column is
+/// constant.
+///
+/// Source: scipy `stats.spearmanr`.
+///
+/// # Errors
+/// [`Error::Evaluation`] where the columns have different lengths or a value is NaN.
+pub fn spearman(a: &[f64], b: &[f64]) -> Result<Option<f64>, Error> {
+    same_length(a.len(), b.len())?;
+    no_nan(a)?;
+    no_nan(b)?;
+    let (a, b) = (ranks(a), ranks(b));
+    // Ranks are 1 to n with the mean (n + 1) / 2, whatever the ties.
+    let mean = f64::midpoint(a.len() as f64, 1.0);
+    let product = |x: &[f64], y: &[f64]| x.iter().zip(y).map(|(x, y)| (x - mean) * (y - mean)).sum::<f64>();
+    let scale = (product(&a, &a) * product(&b, &b)).sqrt();
+    Ok((scale > 0.0).then(|| (product(&a, &b) / scale).clamp(-1.0, 1.0)))
+}
+
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..values.len()).collect();
+    order.sort_unstable_by(|a, b| values[*a].total_cmp(&values[*b]));
+    let (mut ranks, mut before) = (vec![0.0; values.len()], 0);
+    for tied in order.chunk_by(|a, b| values[*a] == values[*b]) {
+        let rank = before as f64 + f64::midpoint(tied.len() as f64, 1.0);
+        for row in tied {
+            ranks[*row] = rank;
+        }
+        before += tied.len();
+    }
+    ranks
+}
+
+/// How far two columns of verdicts name the same rows: the rows that both call anomalies as a share of those that either
+/// does (Jaccard). `None` where neither calls any.
+///
+/// # Errors
+/// [`Error::Evaluation`] where the columns have different lengths.
+pub fn overlap(a: &[bool], b: &[bool]) -> Result<Option<f64>, Error> {
+    same_length(a.len(), b.len())?;
+    let count = |of: fn(bool, bool) -> bool| a.iter().zip(b).filter(|(a, b)| of(**a, **b)).count() as u64;
+    Ok(share(count(|a, b| a && b), count(|a, b| a || b)))
+}
+
 /// The Kolmogorov-Smirnov distance of two samples: the greatest difference of their empirical distributions, 0 to 1.
 /// `None` where one is empty.
 ///
@@ -336,5 +380,23 @@ mod tests {
             prop_assert_eq!(area(&rows), area(&rotated));
             prop_assert!(area(&rows).is_none_or(|area| (0.0..=1.0 + 1e-12).contains(&area)));
         }
+    }
+
+    #[test]
+    fn ranks_of_equal_values_are_their_mean_as_in_scipy() {
+        // scipy 1.17: spearmanr([1, 2, 2, 4, 5], [5, 6, 7, 8, 7]).statistic
+        let found = spearman(&[1.0, 2.0, 2.0, 4.0, 5.0], &[5.0, 6.0, 7.0, 8.0, 7.0]).unwrap().unwrap();
+        assert!((found - 0.763_157_894_736_842).abs() < 1e-12, "{found}");
+        assert_eq!(spearman(&[1.0, 2.0, 3.0], &[-1.0, -5.0, -9.0]).unwrap(), Some(-1.0));
+        assert_eq!(spearman(&[1.0, 2.0], &[3.0, 3.0]).unwrap(), None);
+        assert!(spearman(&[1.0], &[1.0, 2.0]).is_err() && spearman(&[f64::NAN], &[1.0]).is_err());
+    }
+
+    #[test]
+    fn overlap_is_what_both_name_of_what_either_names() {
+        let called = [true, true, false, false];
+        assert_eq!(overlap(&called, &[true, false, true, false]).unwrap(), Some(1.0 / 3.0));
+        assert_eq!(overlap(&called, &called).unwrap(), Some(1.0));
+        assert_eq!(overlap(&[false; 4], &[false; 4]).unwrap(), None);
     }
 }

@@ -7,6 +7,7 @@ use crate::{
     forest::Forest,
     scaler::{Scale, Scales},
     training::TrainParameters,
+    tree::FEATURES,
 };
 
 /// What a model says about one event.
@@ -74,6 +75,16 @@ impl Model {
             verdicts.extend(scores.iter().map(|score| self.judge(*score)));
         }
         verdicts
+    }
+
+    /// Rows as the forest sees them: standardised by the scale of their symbols.
+    ///
+    /// # Panics
+    /// Where the slices have different lengths.
+    pub fn standardised(&self, symbols: &[Symbol], rows: &[FeatureVector]) -> Vec<[f32; FEATURES]> {
+        let mut standard = Vec::with_capacity(rows.len());
+        self.scales.apply(symbols, rows, &mut standard);
+        standard
     }
 
     fn judge(&self, score: f64) -> Verdict {

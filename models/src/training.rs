@@ -151,6 +151,24 @@ pub fn train(set: &TrainingSet, parameters: &TrainParameters) -> Result<Model, E
     Ok(Model::new(parameters.clone(), scales, forest, thresholds, specification::hash()))
 }
 
+/// Which rows are left where a share of them, the most anomalous, is not to be learnt from: those whose score by a first
+/// model of all rows is not below that quantile of the scores. One entry per row.
+///
+/// # Errors
+/// As [`train`]; [`Error::Parameter`] where the share is not above 0 and at most 0.5.
+pub fn without_most_anomalous(set: &TrainingSet, parameters: &TrainParameters, share: f64) -> Result<Vec<bool>, Error> {
+    if !(share > 0.0 && share <= 0.5) {
+        let limit = "above 0 and at most 0.5";
+        return Err(Error::Parameter { parameter: "trim", value: share.to_string(), limit });
+    }
+    let first = train(set, parameters)?;
+    let verdicts = set.symbols.par_chunks(ROWS_PER_TASK).zip(set.rows.par_chunks(ROWS_PER_TASK));
+    let verdicts: Vec<_> = verdicts.map(|(symbols, rows)| first.verdicts(symbols, rows)).collect();
+    let scores: Vec<f64> = verdicts.iter().flatten().map(|verdict| verdict.anomaly_score).collect();
+    let least = quantile::of_sorted(&quantile::sorted(&scores), share).unwrap_or(f64::NEG_INFINITY);
+    Ok(scores.iter().map(|score| *score >= least).collect())
+}
+
 fn standardise(set: &TrainingSet, scales: &Scales) -> Vec<[f32; FEATURES]> {
     let blocks: Vec<Vec<_>> = set
         .symbols
@@ -260,6 +278,20 @@ mod tests {
         let single = train(&set(1), &small()).unwrap();
         assert_eq!((single.max_samples_used(), single.threshold()), (1, -0.5));
         assert_eq!(Model::from_bytes(&single.to_bytes()).unwrap(), single);
+    }
+
+    #[test]
+    fn the_most_anomalous_rows_can_be_left_out() {
+        let set = set(1_000);
+        let kept = without_most_anomalous(&set, &small(), 0.02).unwrap();
+        assert_eq!(kept.iter().filter(|kept| !**kept).count(), 20);
+        let first = train(&set, &small()).unwrap();
+        let scores = first.verdicts(set.symbols(), set.rows()).into_iter().map(|verdict| verdict.anomaly_score);
+        let (left, out): (Vec<_>, Vec<_>) = scores.zip(&kept).partition(|(_, kept)| **kept);
+        let least = left.iter().map(|(score, _)| *score).fold(f64::INFINITY, f64::min);
+        assert!(out.iter().all(|(score, _)| *score < least));
+        let refused = without_most_anomalous(&set, &small(), 0.6).unwrap_err();
+        assert!(matches!(refused, Error::Parameter { parameter: "trim", .. }), "{refused}");
     }
 
     #[test]
