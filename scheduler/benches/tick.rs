@@ -4,7 +4,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop at any line")]
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use domain::Timestamp;
 use scheduler::{RunEnd, Schedule, Store};
@@ -31,7 +37,7 @@ fn main() {
     };
     tell(&format!("one tick, {DUE} of {SCHEDULES} schedules due"), &mut ticks, "ms");
     tell("one run begun, from the call to the lease", &mut begins, "ms");
-    tell("short runs begun and ended, one after the other", &mut runs, "runs/s");
+    tell("short runs begun and ended beside a reader", &mut runs, "runs/s");
 }
 
 /// Milliseconds of a tick and of a begin; runs a second.
@@ -59,13 +65,29 @@ async fn round() -> (f64, f64, f64) {
     for number in DUE - 1..RUNS {
         store.trigger("schedule-0", now, Some(&number.to_string()), now).await.unwrap();
     }
+    let is_over = Arc::new(AtomicBool::new(false));
+    let others = Store::open(&folder.path().join("scheduler.db")).await.unwrap();
+    let reader = tokio::spawn(read(others, is_over.clone()));
     let began = Instant::now();
     for _ in 0..RUNS {
         let next = store.begin_next("bench", now, LEASE).await.unwrap().unwrap();
         store.end_attempt(&next.lease, &RunEnd::Succeeded, 0.0, now).await.unwrap();
     }
     #[expect(clippy::cast_precision_loss, reason = "a thousand")]
-    (tick, begin, RUNS as f64 / began.elapsed().as_secs_f64())
+    let rate = RUNS as f64 / began.elapsed().as_secs_f64();
+    is_over.store(true, Ordering::Relaxed);
+    assert!(reader.await.unwrap() > 0);
+    (tick, begin, rate)
+}
+
+/// Asks for the newest runs again and again, as a service does that is looked at; how often.
+async fn read(store: Store, is_over: Arc<AtomicBool>) -> usize {
+    let mut reads = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        assert_eq!(store.runs(None, 100).await.unwrap().len(), 100);
+        reads += 1;
+    }
+    reads
 }
 
 fn millis(began: Instant) -> f64 {

@@ -44,6 +44,30 @@ pub enum Skip {
 }
 
 impl Skip {
+    /// Every reason.
+    pub const ALL: [Self; 7] =
+        [Self::Paused, Self::RunGoesOn, Self::OneWaits, Self::Missed, Self::Superseded, Self::TooMany, Self::TooOld];
+
+    /// The reason as a label.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Paused => "paused",
+            Self::RunGoesOn => "run_goes_on",
+            Self::OneWaits => "one_waits",
+            Self::Missed => "missed",
+            Self::Superseded => "superseded",
+            Self::TooMany => "too_many",
+            Self::TooOld => "too_old",
+        }
+    }
+
+    /// Whether nobody was there when the time came.
+    #[must_use]
+    pub const fn is_of_a_missed_time(self) -> bool {
+        matches!(self, Self::Missed | Self::Superseded | Self::TooMany | Self::TooOld)
+    }
+
     /// The reason as a sentence part.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -16,13 +16,17 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{info, warn};
 
 use crate::{
+    due::{Decision, Plan, Skip},
     error::Error,
     run::RunEnd,
     store::{
         Beat, Lease, RunId, Store,
-        queue::{Begun, Ended},
+        queue::{Begun, Ended, Health},
     },
 };
+
+/// How often the observer is told how the runs are.
+const LOOK_MICROS: u64 = 5_000_000;
 
 /// Work that a schedule starts.
 #[async_trait]
@@ -77,6 +81,35 @@ impl fmt::Debug for Log {
     }
 }
 
+/// Told what a scheduler does, for whoever counts it.
+pub trait Observer: Send + Sync {
+    /// A time was decided: its run is created so long after it.
+    fn fired(&self, delay: Duration, is_missed: bool);
+
+    /// Times have no run.
+    fn skipped(&self, reason: Skip, times: u64);
+
+    /// A run was taken by another owner while it was done here.
+    fn lease_lost(&self);
+
+    /// How the runs are; told again and again.
+    fn looked(&self, health: &Health);
+}
+
+/// Counts nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unobserved;
+
+impl Observer for Unobserved {
+    fn fired(&self, _: Duration, _: bool) {}
+
+    fn skipped(&self, _: Skip, _: u64) {}
+
+    fn lease_lost(&self) {}
+
+    fn looked(&self, _: &Health) {}
+}
+
 /// How the loop paces itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunnerPolicy {
@@ -120,6 +153,8 @@ pub struct Runner {
     pub policy: RunnerPolicy,
     /// Told what is reached.
     pub probe: Arc<dyn Probe>,
+    /// Told what is done.
+    pub observer: Arc<dyn Observer>,
 }
 
 impl fmt::Debug for Runner {
@@ -132,9 +167,9 @@ impl Runner {
     /// Goes on until it is cancelled; then the jobs that go on are asked to end, and their runs are given up to others.
     /// While the store cannot be used it waits and says so.
     pub async fn run(&self, cancel: &CancellationToken) {
-        let mut going = JoinSet::new();
+        let (mut going, mut looked_at) = (JoinSet::new(), None);
         while !cancel.is_cancelled() {
-            let wait = match self.step(&mut going, cancel).await {
+            let wait = match self.step(&mut going, &mut looked_at, cancel).await {
                 Ok(wait) => wait,
                 Err(error) => {
                     warn!(%error, "the scheduler waits until its store can be used again");
@@ -153,8 +188,15 @@ impl Runner {
     }
 
     /// Decides what has come and begins what may begin; how long there is nothing to do then.
-    async fn step(&self, going: &mut JoinSet<()>, cancel: &CancellationToken) -> Result<Duration, Error> {
-        for ticked in self.store.tick(self.clock.now()).await? {
+    async fn step(
+        &self,
+        going: &mut JoinSet<()>,
+        looked_at: &mut Option<Timestamp>,
+        cancel: &CancellationToken,
+    ) -> Result<Duration, Error> {
+        let now = self.clock.now();
+        for ticked in self.store.tick(now).await? {
+            self.observe(&ticked.plan, now);
             for run in &ticked.runs {
                 info!(schedule = ticked.schedule, %run, "due");
             }
@@ -166,9 +208,32 @@ impl Runner {
             going.spawn(async move { runner.attempt(begun, &cancel).await });
         }
         let now = self.clock.now();
+        // Whatever the clock does, a look is never far.
+        if looked_at.is_none_or(|at| now.micros().abs_diff(at.micros()) >= LOOK_MICROS) {
+            let jobs: Vec<&str> = self.jobs.keys().copied().collect();
+            self.observer.looked(&self.store.health(&jobs, now).await?);
+            *looked_at = Some(now);
+        }
         let until = self.store.next_due(now).await?.map_or(i64::MAX, Timestamp::micros);
         let wait = until.saturating_sub(now.micros()).max(0).unsigned_abs();
         Ok(Duration::from_micros(wait).min(self.policy.poll))
+    }
+
+    fn observe(&self, plan: &Plan, now: Timestamp) {
+        for decision in &plan.decisions {
+            match *decision {
+                Decision::Run { at, is_missed } => {
+                    let delay = now.micros().saturating_sub(at.micros()).max(0).unsigned_abs();
+                    self.observer.fired(Duration::from_micros(delay), is_missed);
+                }
+                Decision::Skipped { times, reason, .. } => self.observer.skipped(reason, times.unwrap_or(1)),
+            }
+        }
+    }
+
+    fn lost(&self, run: RunId) {
+        warn!(%run, "another owner has taken the run");
+        self.observer.lease_lost();
     }
 
     /// One attempt at a run, from its beginning to what is written about its end.
@@ -176,7 +241,7 @@ impl Runner {
         let Begun { lease, run, schedule, of, attempt, timeout } = begun;
         let Some(job) = self.jobs.get(run.job.as_str()).cloned() else {
             let error = format!("there is no job `{}` in this program", run.job);
-            return self.write_end(&lease, &RunEnd::Failed { error }, 0.0).await;
+            return self.write_end(run.id, &lease, &RunEnd::Failed { error }, 0.0).await;
         };
         info!(schedule, run = %run.id, job = run.job, attempt, "begins");
         self.probe.reached(Point::RunBegun);
@@ -191,8 +256,7 @@ impl Runner {
             beat = &mut beats => {
                 // A lost lease ends the job by dropping it: another owner does the run.
                 if !beat.is_ok_and(|beat| beat == Beat::CancelRequested) {
-                    warn!(run = %run.id, "another owner has taken the run");
-                    return;
+                    return self.lost(run.id);
                 }
                 self.ended_early(&mut work, &cancel).await.or(Some(RunEnd::Cancelled)).map(|end| match end {
                     RunEnd::Succeeded => end,
@@ -211,7 +275,7 @@ impl Runner {
         drop(beats);
         self.probe.reached(Point::RunDone);
         match ended {
-            Some(end) => self.write_end(&lease, &end, share(run.id, attempt)).await,
+            Some(end) => self.write_end(run.id, &lease, &end, share(run.id, attempt)).await,
             None => self.give_up(&lease).await,
         }
     }
@@ -239,12 +303,12 @@ impl Runner {
         }
     }
 
-    async fn write_end(&self, lease: &Lease, end: &RunEnd, share: f64) {
+    async fn write_end(&self, run: RunId, lease: &Lease, end: &RunEnd, share: f64) {
         loop {
             match self.store.end_attempt(lease, end, share, self.clock.now()).await {
-                Ok(Ended::Retried(until)) => return info!(%until, ?end, "is tried again"),
-                Ok(Ended::Run) => return info!(?end, "ended"),
-                Ok(Ended::Lost) => return warn!("another owner has taken the run"),
+                Ok(Ended::Retried(until)) => return info!(%run, %until, ?end, "is tried again"),
+                Ok(Ended::Run) => return info!(%run, ?end, "ended"),
+                Ok(Ended::Lost) => return self.lost(run),
                 Err(error) => {
                     warn!(%error, "the end of a run waits until the store can be used again");
                     tokio::time::sleep(self.policy.poll).await;

@@ -12,7 +12,7 @@ use std::{fmt, path::Path, sync::Arc, time::Duration};
 use domain::Timestamp;
 use serde_json::Value;
 use sqlx::{
-    Row, Sqlite, SqliteConnection, Transaction,
+    Connection, Row, Sqlite, SqliteConnection, Transaction,
     migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
@@ -215,7 +215,13 @@ impl Store {
             .foreign_keys(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full);
-        let pool = SqlitePoolOptions::new().max_connections(1).test_before_acquire(false).idle_timeout(None);
+        // SQLite ends a transaction by itself where the disk is full, and sqlx does not hear of it: such a connection begins
+        // none any more.
+        let pool = SqlitePoolOptions::new().before_acquire(|connection, _| {
+            let is_sound = !connection.is_in_transaction();
+            Box::pin(async move { Ok(is_sound) })
+        });
+        let pool = pool.max_connections(1).test_before_acquire(false).idle_timeout(None);
         let store = Self { path: path.into(), pool: pool.max_lifetime(None).connect_lazy_with(options) };
         store.migrate().await?;
         Ok(store)
@@ -589,5 +595,9 @@ fn after(time: Timestamp, lease: Duration) -> Timestamp {
     time.plus_micros(i64::try_from(lease.as_micros()).unwrap_or(i64::MAX))
 }
 
+#[cfg(test)]
+mod full;
+#[cfg(test)]
+mod model;
 #[cfg(test)]
 mod tests;

@@ -96,8 +96,15 @@ impl Scene {
         written.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         store.apply(&[Schedule::parse("hourly", written).unwrap()], clock.now()).await.unwrap();
         let (jobs, owner) = (Arc::new(jobs), "test".to_owned());
-        let runner =
-            Runner { store, jobs, clock: clock.clone(), owner, policy: POLICY, probe: Arc::new(domain::NoProbe) };
+        let runner = Runner {
+            store,
+            jobs,
+            clock: clock.clone(),
+            owner,
+            policy: POLICY,
+            probe: Arc::new(domain::NoProbe),
+            observer: Arc::new(Unobserved),
+        };
         Self { _folder: folder, runner, clock, job, cancel: CancellationToken::new() }
     }
 

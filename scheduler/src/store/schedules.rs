@@ -164,9 +164,10 @@ impl Store {
         let mut transaction = self.begin(&failed).await?;
         let stored = self.required(&mut transaction, name).await?;
         if stored.paused_since.is_none() {
-            self.decide(&mut transaction, &stored, at).await?;
+            // What is decided already is not of the pause, also where the clock was set back.
+            let since = self.decide(&mut transaction, &stored, at).await?.plan.decided_until;
             let sql = "UPDATE schedules SET paused_ms = ? WHERE name = ?";
-            sqlx::query(sql).bind(millis(at)).bind(name).execute(&mut *transaction).await.map_err(&failed)?;
+            sqlx::query(sql).bind(millis(since)).bind(name).execute(&mut *transaction).await.map_err(&failed)?;
             note(&mut transaction, name, at, "paused", why).await.map_err(&failed)?;
         }
         transaction.commit().await.map_err(&failed)
