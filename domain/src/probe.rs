@@ -13,14 +13,23 @@ pub enum Point {
     BeforeNext,
     /// A run of a schedule has its owner, nothing of its job is done.
     RunBegun,
+    /// A table is rewritten on behalf of a run.
+    Rewritten,
     /// The job of a run is done, its end is not written.
     RunDone,
 }
 
 impl Point {
     /// Every point: those of a batch in the order in which it meets them, then those of a run.
-    pub const ALL: [Self; 6] =
-        [Self::Appended, Self::FilesWritten, Self::Committed, Self::BeforeNext, Self::RunBegun, Self::RunDone];
+    pub const ALL: [Self; 7] = [
+        Self::Appended,
+        Self::FilesWritten,
+        Self::Committed,
+        Self::BeforeNext,
+        Self::RunBegun,
+        Self::Rewritten,
+        Self::RunDone,
+    ];
 
     /// The name on the command line of a crash test.
     #[must_use]
@@ -31,6 +40,7 @@ impl Point {
             Self::Committed => "committed",
             Self::BeforeNext => "before-next",
             Self::RunBegun => "run-begun",
+            Self::Rewritten => "rewritten",
             Self::RunDone => "run-done",
         }
     }

@@ -51,7 +51,8 @@ impl CommitTimes {
             .busy_timeout(WRITE_LOCK_WAIT)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full);
-        let pool = SqlitePoolOptions::new().max_connections(1).test_before_acquire(false).idle_timeout(None);
+        let pool = SqlitePoolOptions::new().before_acquire(|connection, _| crate::registry::is_sound(connection));
+        let pool = pool.max_connections(1).test_before_acquire(false).idle_timeout(None);
         let times = Self { path: path.into(), pool: pool.max_lifetime(None).connect_lazy_with(options) };
         times.migrate().await?;
         Ok(times)

@@ -300,6 +300,16 @@ pub(crate) fn write_file<'a>(
     published.map_err(Error::file("write", path))
 }
 
+/// Gives a finished file its name, which appears once the file's bytes are on disk.
+///
+/// # Errors
+/// [`Error::File`].
+pub(crate) fn publish(finished: &Path, path: &Path) -> Result<(), Error> {
+    sync_file(finished)?;
+    fs::rename(finished, path).map_err(Error::file("write", path))?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
 /// A new file beside `path`, named as the local backend names its own: its listings hide `name#number`.
 fn open_staged(path: &Path) -> Result<(File, PathBuf), Error> {
     let mut number = 1_u64;

@@ -229,6 +229,13 @@ pub enum Error {
         version: i64,
     },
 
+    /// A model that is not one is judged as a candidate.
+    #[error("model version {version} does not wait to be judged: `sentinel model history` says what became of it")]
+    NotACandidate {
+        /// The version.
+        version: i64,
+    },
+
     /// A model file is not what was written.
     #[error(
         "model file `{}` is damaged: {reason}; restore it from a backup or retrain it with `sentinel train`",
@@ -259,7 +266,9 @@ impl Error {
                 ErrorKind::NotFound
             }
             Self::TimeRemoved { .. } | Self::VersionRemoved { .. } => ErrorKind::Gone,
-            Self::ProgressGap { .. } | Self::RewriteRunning { .. } | Self::OtherTopic => ErrorKind::Conflict,
+            Self::ProgressGap { .. } | Self::RewriteRunning { .. } | Self::OtherTopic | Self::NotACandidate { .. } => {
+                ErrorKind::Conflict
+            }
             Self::UnexpectedColumn { .. } => ErrorKind::Corrupt,
             Self::Query(_) | Self::Archive { .. } | Self::FutureProtocol { .. } | Self::InvalidValue { .. } => {
                 ErrorKind::Invalid

@@ -17,12 +17,16 @@ use deltalake::{
         transaction::{CommitBuilder, CommitProperties},
     },
     operations::vacuum::{VacuumBuilder, VacuumMode},
-    protocol::{DeltaOperation, checkpoints::create_checkpoint},
+    protocol::{
+        DeltaOperation,
+        checkpoints::{cleanup_expired_logs_for, create_checkpoint},
+    },
     table::state::DeltaTableState,
     writer::{DeltaWriter, RecordBatchWriter},
 };
+use domain::{ErrorKind, Timestamp, probe::Point};
 use futures::{StreamExt, TryStreamExt};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     error::Error,
@@ -37,6 +41,29 @@ pub const TARGET_FILE_BYTES: i64 = 64 << 20;
 
 /// The application transaction of every rewrite.
 pub(crate) const REWRITE: &str = "rewrite";
+
+/// The application transaction with the number of the newest run whose compaction is committed.
+const COMPACT_RUN: &str = "compact/run";
+
+/// A version that is kept whatever its age.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pin {
+    /// The table.
+    pub table: TableName,
+    /// Its version.
+    pub version: u64,
+    /// Who needs it, for people.
+    pub reason: String,
+}
+
+/// Files that a vacuum leaves because a pinned version needs them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The pin.
+    pub pin: Pin,
+    /// Files that would be deleted otherwise, also those that other pins hold.
+    pub files: u64,
+}
 
 /// What a table looks like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,7 +94,7 @@ pub struct Compacted {
 }
 
 /// What a vacuum deletes, done or not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vacuumed {
     /// Files.
     pub files: u64,
@@ -79,6 +106,17 @@ pub struct Vacuumed {
     pub oldest_after: u64,
     /// The newest version before.
     pub newest: u64,
+    /// What pinned versions hold back.
+    pub held: Vec<Held>,
+}
+
+/// What a cleanup of a table's log removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogCleaned {
+    /// Files of the log.
+    pub files: u64,
+    /// Pins that hold back older ones.
+    pub held_by: Vec<Pin>,
 }
 
 /// A checkpoint, written or due.
@@ -158,7 +196,22 @@ impl Lake {
     pub async fn compact(&self, name: TableName) -> Result<Compacted, Error> {
         let _lock = self.rewrite_lock(name)?;
         let table = load(self.store(), name).await?;
-        compact_from(table, name).await
+        compact_from(table, name, None).await
+    }
+
+    /// [`Lake::compact`] on behalf of a numbered run: `None`, where that run or a later one has committed before.
+    ///
+    /// # Errors
+    /// As [`Lake::compact`].
+    pub async fn compact_for(&self, name: TableName, run: i64) -> Result<Option<Compacted>, Error> {
+        let _lock = self.rewrite_lock(name)?;
+        let table = load(self.store(), name).await?;
+        if transaction_of(&table, name, COMPACT_RUN).await?.is_some_and(|newest| newest >= run) {
+            return Ok(None);
+        }
+        let compacted = compact_from(table, name, Some(run)).await?;
+        self.probe().reached(Point::Rewritten);
+        Ok(Some(compacted))
     }
 
     /// What [`Lake::compact`] would merge now; changes nothing.
@@ -171,16 +224,17 @@ impl Lake {
         Ok(SmallFiles::of(snapshot).merge_into(snapshot.version()))
     }
 
-    /// Deletes files that no version of the last `retention_hours` needs.
+    /// Deletes files that neither a version of the last `retention_hours` nor a pinned one needs.
     ///
     /// # Errors
     /// Where the table cannot be read or a file cannot be deleted.
-    pub async fn vacuum(&self, name: TableName, retention_hours: u32) -> Result<Vacuumed, Error> {
+    pub async fn vacuum(&self, name: TableName, retention_hours: u32, pins: &[Pin]) -> Result<Vacuumed, Error> {
         let _lock = self.rewrite_lock(name)?;
-        let plan = self.vacuum_plan(name, retention_hours).await?;
+        let plan = self.vacuum_plan(name, retention_hours, pins).await?;
         if plan.files > 0 {
             let table = load(self.store(), name).await?;
-            vacuum_of(&table, retention_hours).await.map_err(failed("vacuum", name))?;
+            let kept: Vec<u64> = self.pinned(&table, name, pins).await?.iter().map(|(pin, _)| pin.version).collect();
+            vacuum_of(&table, retention_hours, &kept).await.map_err(failed("vacuum", name))?;
         }
         Ok(plan)
     }
@@ -189,19 +243,68 @@ impl Lake {
     ///
     /// # Errors
     /// Where the table cannot be read.
-    pub async fn vacuum_plan(&self, name: TableName, retention_hours: u32) -> Result<Vacuumed, Error> {
+    pub async fn vacuum_plan(&self, name: TableName, retention_hours: u32, pins: &[Pin]) -> Result<Vacuumed, Error> {
         let table = load(self.store(), name).await?;
-        let (_, expired) = vacuum_of(&table, retention_hours).with_dry_run(true).await.map_err(failed("read", name))?;
+        let expired = vacuum_of(&table, retention_hours, &[]).with_dry_run(true).await;
+        let (_, expired) = expired.map_err(failed("read", name))?;
         // The log goes on naming files that an earlier vacuum deleted.
-        let held = |path: &String| self.versions().holds(name, path);
-        let files: HashSet<String> = expired.files_deleted.into_iter().filter(held).collect();
+        let is_there = |path: &String| self.versions().holds(name, path);
+        let mut files: HashSet<String> = expired.files_deleted.into_iter().filter(is_there).collect();
+        let mut held = Vec::new();
+        let pinned = self.pinned(&table, name, pins).await?;
+        for (pin, needed) in &pinned {
+            let files = needed.intersection(&files).count() as u64;
+            held.extend((files > 0).then(|| Held { pin: pin.clone(), files }));
+        }
+        files.retain(|path| pinned.iter().all(|(_, needed)| !needed.contains(path)));
         let bytes = files.iter().map(|path| self.bytes_of(name, path)).sum();
         let is_missing = |path: &str| !self.versions().holds(name, path);
         let oldest_before = self.versions().oldest_whole(&table, name, is_missing).await?;
         let is_gone = |path: &str| is_missing(path) || files.contains(path);
         let oldest_after = self.versions().oldest_whole(&table, name, is_gone).await?;
         let newest = table.version().unwrap_or_default();
-        Ok(Vacuumed { files: files.len() as u64, bytes, oldest_before, oldest_after, newest })
+        Ok(Vacuumed { files: files.len() as u64, bytes, oldest_before, oldest_after, newest, held })
+    }
+
+    /// The pins of a table whose versions can still be read, each with the files that it needs.
+    async fn pinned(
+        &self,
+        table: &DeltaTable,
+        name: TableName,
+        pins: &[Pin],
+    ) -> Result<Vec<(Pin, HashSet<String>)>, Error> {
+        let mut pinned = Vec::new();
+        for pin in pins.iter().filter(|pin| pin.table == name && Some(pin.version) <= table.version()) {
+            match self.versions().open(name, pin.version).await {
+                Ok(version) => {
+                    let files = version.snapshot().map_err(failed("read", name))?.log_data();
+                    pinned.push((pin.clone(), files.iter().map(|file| file.path().into_owned()).collect()));
+                }
+                Err(error) if error.kind() == ErrorKind::Gone => {
+                    warn!(table = name.as_str(), version = pin.version, pin.reason, "a pinned version is gone");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(pinned)
+    }
+
+    /// Removes commits from a table's log that were written before `before` and by which no version since then, and no
+    /// pinned one, is read. Their times stay known.
+    ///
+    /// # Errors
+    /// Where the log cannot be read, or a file cannot be removed.
+    pub async fn clean_log(&self, name: TableName, before: Timestamp, pins: &[Pin]) -> Result<LogCleaned, Error> {
+        let _lock = self.rewrite_lock(name)?;
+        self.versions().note_commit_times(name).await?;
+        let table = load(self.store(), name).await?;
+        let newest = table.version().unwrap_or_default();
+        let pinned = self.pinned(&table, name, pins).await?;
+        let keep = pinned.iter().map(|(pin, _)| pin.version).fold(newest, Ord::min);
+        let removed = cleanup_expired_logs_for(keep, table.log_store().as_ref(), before.span(1_000), None).await;
+        let files = removed.map_err(failed("clean up the log of", name))? as u64;
+        let held_by = pinned.into_iter().map(|(pin, _)| pin).filter(|pin| pin.version < newest);
+        Ok(LogCleaned { files, held_by: held_by.collect() })
     }
 
     fn bytes_of(&self, name: TableName, path: &str) -> u64 {
@@ -230,7 +333,7 @@ impl Lake {
 ///
 /// deltalake's own `optimize` leaves application transactions out of its commit, and without the transaction
 /// `rewrite` the second of two would succeed and double the rows. So the files are chosen and committed here.
-pub(crate) async fn compact_from(table: DeltaTable, name: TableName) -> Result<Compacted, Error> {
+pub(crate) async fn compact_from(table: DeltaTable, name: TableName, run: Option<i64>) -> Result<Compacted, Error> {
     let snapshot = table.snapshot().map_err(failed("read", name))?;
     let small = SmallFiles::of(snapshot);
     let merge = small.merge_into(snapshot.version());
@@ -240,8 +343,10 @@ pub(crate) async fn compact_from(table: DeltaTable, name: TableName) -> Result<C
     let number = rewrite_number(&table, name).await?;
     let adds = merged(&table, name, &small).await.map_err(failed("compact", name))?;
     let added = adds.len() as u64;
+    let mut transactions = vec![Transaction::new(REWRITE, number)];
+    transactions.extend(run.map(|run| Transaction::new(COMPACT_RUN, run)));
     let properties = CommitProperties::default()
-        .with_application_transaction(Transaction::new(REWRITE, number))
+        .with_application_transactions(transactions)
         .with_create_checkpoint(false)
         .with_cleanup_expired_logs(Some(false));
     let actions = small.removes.into_iter().map(Action::Remove).chain(adds.into_iter().map(Action::Add));
@@ -262,9 +367,13 @@ pub(crate) async fn compact_from(table: DeltaTable, name: TableName) -> Result<C
 
 /// The number of the next rewrite of a table.
 pub(crate) async fn rewrite_number(table: &DeltaTable, name: TableName) -> Result<i64, Error> {
+    Ok(transaction_of(table, name, REWRITE).await?.unwrap_or(0) + 1)
+}
+
+/// The value of an application transaction of an open version.
+async fn transaction_of(table: &DeltaTable, name: TableName, id: &str) -> Result<Option<i64>, Error> {
     let snapshot = table.snapshot().map_err(failed("read", name))?.snapshot();
-    let stored = snapshot.transaction_version(table.log_store().as_ref(), REWRITE).await;
-    Ok(stored.map_err(failed("read", name))?.unwrap_or(0) + 1)
+    snapshot.transaction_version(table.log_store().as_ref(), id).await.map_err(failed("read", name))
 }
 
 /// What an open version of a table looks like.
@@ -280,10 +389,11 @@ pub(crate) fn state_of(table: &DeltaTable, name: TableName) -> Result<TableState
 }
 
 /// Deletes only files that a commit has removed: others may be about to be committed.
-fn vacuum_of(table: &DeltaTable, retention_hours: u32) -> VacuumBuilder {
+fn vacuum_of(table: &DeltaTable, retention_hours: u32, kept: &[u64]) -> VacuumBuilder {
     let retention = chrono::Duration::hours(i64::from(retention_hours));
     let vacuum = table.clone().vacuum().with_retention_period(retention).with_enforce_retention_duration(false);
-    vacuum.with_mode(VacuumMode::Lite)
+    let vacuum = vacuum.with_mode(VacuumMode::Lite);
+    if kept.is_empty() { vacuum } else { vacuum.with_keep_versions(kept) }
 }
 
 /// The small files of a version, where a symbol has more than one.
@@ -373,8 +483,8 @@ mod tests {
         let before = rows_of(&lake, TableName::Features).await;
         let first = load(lake.store(), TableName::Features).await.unwrap();
         let second = load(lake.store(), TableName::Features).await.unwrap();
-        compact_from(first, TableName::Features).await.unwrap();
-        let refused = compact_from(second, TableName::Features).await;
+        compact_from(first, TableName::Features, None).await.unwrap();
+        let refused = compact_from(second, TableName::Features, None).await;
         assert!(matches!(refused, Err(Error::RewriteRunning { table: "features" })), "{refused:?}");
         assert_eq!(rows_of(&lake, TableName::Features).await, before);
     }
@@ -397,7 +507,7 @@ mod tests {
         }
         let stale = load(lake.store(), TableName::Features).await.unwrap();
         lake.flush("topic", flush(20, 30)).await.unwrap();
-        compact_from(stale, TableName::Features).await.unwrap();
+        compact_from(stale, TableName::Features, None).await.unwrap();
         lake.flush("topic", flush(30, 40)).await.unwrap();
         assert_eq!(rows_of(&lake, TableName::Features).await.len(), 40);
     }
@@ -413,5 +523,74 @@ mod tests {
         assert!(lake.checkpoint(TableName::Events, 5).await.unwrap());
         assert!(!lake.checkpoint(TableName::Events, 5).await.unwrap());
         assert_eq!(rows_of(&lake, TableName::Events).await.len(), 50);
+    }
+
+    /// Later than any file.
+    const ALWAYS: Timestamp = Timestamp::from_seconds(4_102_444_800);
+
+    fn pin(version: u64) -> Pin {
+        Pin { table: TableName::Features, version, reason: "model version 1, the champion".to_owned() }
+    }
+
+    #[tokio::test]
+    async fn a_pinned_version_outlives_vacuum_and_holds_its_files_back() {
+        let (_folder, lake) = lake().await;
+        for start in [0, 10, 20] {
+            lake.flush("topic", flush(start, start + 10)).await.unwrap();
+        }
+        let two = lake.state(TableName::Features).await.unwrap().version - 1;
+        lake.compact(TableName::Features).await.unwrap();
+        let plan = lake.vacuum_plan(TableName::Features, 0, &[pin(two)]).await.unwrap();
+        assert_eq!((plan.files, &plan.held), (1, &vec![Held { pin: pin(two), files: 2 }]));
+        assert_eq!(lake.vacuum(TableName::Features, 0, &[pin(two)]).await.unwrap(), plan);
+        let rows = async |version| {
+            let pinned = lake.pin_version(TableName::Features, version).await?;
+            pinned.row_count().await
+        };
+        assert_eq!(rows(two).await.unwrap(), 20);
+        let later = lake.vacuum(TableName::Features, 0, &[]).await.unwrap();
+        assert_eq!((later.files, later.held), (2, vec![]));
+        assert_eq!(rows(two).await.unwrap_err().kind(), ErrorKind::Gone);
+        // A pin of what is gone already holds nothing, and nothing fails.
+        assert_eq!(lake.vacuum(TableName::Features, 0, &[pin(two)]).await.unwrap().files, 0);
+    }
+
+    #[tokio::test]
+    async fn the_log_is_cleaned_up_to_what_a_pinned_version_is_read_by() {
+        let (_folder, lake) = lake().await;
+        let mut starts = (0..).step_by(10);
+        let mut append = async |times: usize| {
+            for start in starts.by_ref().take(times) {
+                lake.flush("topic", flush(start, start + 10)).await.unwrap();
+            }
+            lake.checkpoint(TableName::Features, 1).await.unwrap();
+            lake.state(TableName::Features).await.unwrap().version
+        };
+        let first = append(3).await;
+        let pinned = append(3).await + 1;
+        let newest = append(3).await;
+        let cleaned = lake.clean_log(TableName::Features, ALWAYS, &[pin(pinned)]).await.unwrap();
+        assert_eq!(cleaned.held_by, [pin(pinned)]);
+        assert!(cleaned.files > 0);
+        let read = async |version| lake.pin_version(TableName::Features, version).await.map(drop);
+        assert_eq!(read(first - 1).await.unwrap_err().kind(), ErrorKind::Gone);
+        read(pinned).await.unwrap();
+        read(newest).await.unwrap();
+        lake.clean_log(TableName::Features, ALWAYS, &[]).await.unwrap();
+        assert_eq!(read(pinned).await.unwrap_err().kind(), ErrorKind::Gone);
+        assert_eq!(rows_of(&lake, TableName::Features).await.len(), 90);
+    }
+
+    #[tokio::test]
+    async fn a_run_compacts_a_table_once() {
+        let (_folder, lake) = lake().await;
+        let append = async |start| lake.flush("topic", flush(start, start + 10)).await.unwrap();
+        append(0).await;
+        append(10).await;
+        assert_eq!(lake.compact_for(TableName::Features, 7).await.unwrap().unwrap().removed, 2);
+        append(20).await;
+        assert_eq!(lake.compact_for(TableName::Features, 7).await.unwrap(), None);
+        assert_eq!(lake.compact_for(TableName::Features, 6).await.unwrap(), None);
+        assert_eq!(lake.compact_for(TableName::Features, 8).await.unwrap().unwrap().removed, 2);
     }
 }

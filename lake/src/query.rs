@@ -571,7 +571,7 @@ mod tests {
         let beyond = texts(&lake, "SELECT 1 FROM features VERSION AS OF 99").await.unwrap_err();
         assert!(matches!(beyond, Error::NoVersion { version: 99, newest: 5, .. }), "{beyond:?}");
         assert_eq!(beyond.kind(), ErrorKind::NotFound);
-        lake.vacuum(FEATURES, 0).await.unwrap();
+        lake.vacuum(FEATURES, 0, &[]).await.unwrap();
         let newest = lake.state(FEATURES).await.unwrap().version;
         let removed = texts(&lake, "SELECT 1 FROM features VERSION AS OF 3").await.unwrap_err();
         assert!(

@@ -294,6 +294,18 @@ impl Pinned {
         Ok(u64::try_from(count).unwrap_or(0))
     }
 
+    /// The greatest event time, from the files' statistics; `None` where there are no rows.
+    ///
+    /// # Errors
+    /// As [`Pinned::query`]; also where the table has no event time.
+    pub async fn newest_event(&self) -> Result<Option<Timestamp>, Error> {
+        let newest = format!("SELECT CAST(max(timestamp) AS BIGINT) FROM {} HAVING count(*) > 0", self.table.as_str());
+        let batches = self.rows(&newest).await?;
+        let first = batches.iter().find(|batch| batch.num_rows() > 0);
+        let column = first.and_then(|batch| batch.column(0).as_primitive_opt::<Int64Type>());
+        Ok(column.filter(|column| column.is_valid(0)).map(|column| Timestamp::from_micros(column.value(0))))
+    }
+
     /// Feature rows in the order (partition, offset), from `WHERE` text over the columns of `features`.
     ///
     /// # Errors

@@ -5,6 +5,8 @@
 //! reads before it writes holds the write lock from its start, so that two processes never act on the same reading.
 //! Times are passed in: nothing here reads a clock.
 
+pub mod life;
+
 use std::{
     fs::File,
     path::{Path, PathBuf},
@@ -13,9 +15,10 @@ use std::{
 };
 
 use domain::{Offset, Partition, Timestamp};
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sqlx::{
-    Row, Sqlite, SqliteConnection, Transaction,
+    Connection, Row, Sqlite, SqliteConnection, Transaction,
     migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
 };
@@ -32,7 +35,7 @@ const WRITE_LOCK_WAIT: Duration = Duration::from_secs(30);
 const MAX_READERS: u32 = 4;
 
 /// What a model was trained from: enough to read the same rows again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingInputs {
     /// The Delta table.
@@ -41,12 +44,15 @@ pub struct TrainingInputs {
     pub delta_version: u64,
     /// The rows of it, as an SQL condition.
     pub predicate: String,
-    /// Rows trained on.
+    /// Rows that met the condition and have every value.
     pub rows: u64,
-    /// Rows that met the condition and were left out.
+    /// Rows that met the condition and were left out, because a value is missing.
     pub rows_dropped: u64,
     /// Digest of the sorted rows.
     pub digest: String,
+    /// Which of the rows were not learnt from; none, where all were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trimmed: Option<Trimmed>,
     /// The least event time asked for.
     #[serde(rename = "from_us", with = "micros")]
     pub from: Timestamp,
@@ -55,6 +61,16 @@ pub struct TrainingInputs {
     pub to: Timestamp,
     /// The markets, sorted.
     pub symbols: Vec<String>,
+}
+
+/// Rows that were left out because a first model of all rows found them the most anomalous.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trimmed {
+    /// The share of the rows, in (0, 0.5].
+    pub share: f64,
+    /// How many they were.
+    pub rows: u64,
 }
 
 /// What a detector was trained with.
@@ -234,7 +250,8 @@ impl Registry {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full);
         let pool = |size| {
-            let local = SqlitePoolOptions::new().test_before_acquire(false).idle_timeout(None).max_lifetime(None);
+            let local = SqlitePoolOptions::new().before_acquire(|connection, _| is_sound(connection));
+            let local = local.test_before_acquire(false).idle_timeout(None).max_lifetime(None);
             local.max_connections(size)
         };
         let registry = Self {
@@ -290,19 +307,24 @@ impl Registry {
     /// [`Error::InvalidValue`] where a number is not finite; [`Error::NoModel`] where its parent does not exist;
     /// [`Error::Registry`].
     pub async fn register(&self, model: &TrainedModel) -> Result<i64, Error> {
+        let mut transaction = self.begin("register a model").await?;
+        let version = self.insert(model, &mut transaction).await?;
+        transaction.commit().await.map_err(self.failed("register a model"))?;
+        Ok(version)
+    }
+
+    async fn insert(&self, model: &TrainedModel, connection: &mut SqliteConnection) -> Result<i64, Error> {
         const ACTION: &str = "register a model";
         check_finite(model)?;
         let row = StoredModel::of(model)?;
-        let mut transaction = self.begin(ACTION).await?;
         if let Some(parent) = model.parent {
-            self.require_model(&mut transaction, parent).await?;
+            self.require_model(connection, parent).await?;
         }
         let version: i64 = sqlx::query_scalar("SELECT coalesce(max(version), 0) + 1 FROM models")
-            .fetch_one(&mut *transaction)
+            .fetch_one(&mut *connection)
             .await
             .map_err(self.failed(ACTION))?;
-        row.insert(version, model, &mut transaction).await.map_err(self.failed(ACTION))?;
-        transaction.commit().await.map_err(self.failed(ACTION))?;
+        row.insert(version, model, connection).await.map_err(self.failed(ACTION))?;
         Ok(version)
     }
 
@@ -392,11 +414,24 @@ impl Registry {
         actor: &str,
         reason: &str,
     ) -> Result<Promoted, Error> {
-        const ACTION: &str = "promote a model";
-        let mut transaction = self.begin(ACTION).await?;
+        let mut transaction = self.begin("promote a model").await?;
         self.require_model(&mut transaction, version).await?;
+        let promoted = self.move_champion(&mut transaction, version, expected, (at, actor, reason)).await?;
+        transaction.commit().await.map_err(self.failed("promote a model"))?;
+        Ok(promoted)
+    }
+
+    /// [`Registry::promote`] within a transaction, of a version that exists.
+    async fn move_champion(
+        &self,
+        connection: &mut SqliteConnection,
+        version: i64,
+        expected: Expected,
+        (at, actor, reason): (Timestamp, &str, &str),
+    ) -> Result<Promoted, Error> {
+        const ACTION: &str = "promote a model";
         let current: Option<i64> = sqlx::query_scalar("SELECT version FROM promotions ORDER BY id DESC LIMIT 1")
-            .fetch_optional(&mut *transaction)
+            .fetch_optional(&mut *connection)
             .await
             .map_err(self.failed(ACTION))?;
         if current == Some(version) {
@@ -411,10 +446,9 @@ impl Registry {
             .bind(at.micros())
             .bind(actor)
             .bind(reason)
-            .execute(&mut *transaction)
+            .execute(connection)
             .await
             .map_err(self.failed(ACTION))?;
-        transaction.commit().await.map_err(self.failed(ACTION))?;
         Ok(Promoted::Promoted)
     }
 
@@ -595,6 +629,13 @@ impl Registry {
     }
 }
 
+/// Whether a connection can begin a transaction: `SQLite` ends one by itself where the disk is full, and sqlx, which does
+/// not hear of it, begins none any more.
+pub(crate) fn is_sound(connection: &mut SqliteConnection) -> BoxFuture<'_, Result<bool, sqlx::Error>> {
+    let is_sound = !connection.is_in_transaction();
+    Box::pin(async move { Ok(is_sound) })
+}
+
 /// Lets one process at a time open the registry, until the lock is dropped or its process ends: `SQLite` does not wait
 /// where two set the journal mode of a new file, and sqlx has no lock for its migrations of it.
 async fn opening_lock(path: &Path) -> Result<File, Error> {
@@ -710,7 +751,7 @@ mod micros {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::artifacts;
     use domain::ErrorKind;
@@ -720,7 +761,7 @@ mod tests {
 
     const NOON: Timestamp = Timestamp::from_seconds(1_710_000_000);
 
-    fn model() -> TrainedModel {
+    pub(crate) fn model() -> TrainedModel {
         TrainedModel {
             name: "isolation-forest".to_owned(),
             parent: None,
@@ -733,6 +774,7 @@ mod tests {
                 rows: 21_600,
                 rows_dropped: 30,
                 digest: "d1".to_owned(),
+                trimmed: Some(Trimmed { share: 0.01, rows: 216 }),
                 from: Timestamp::from_micros(-1),
                 to: NOON,
                 symbols: vec!["BTC-USDT".to_owned(), "ETH-USDT".to_owned()],
@@ -753,7 +795,7 @@ mod tests {
         }
     }
 
-    async fn registry() -> (TempDir, Registry) {
+    pub(crate) async fn registry() -> (TempDir, Registry) {
         let folder = tempfile::tempdir().unwrap();
         let registry = Registry::open(&folder.path().join("state/registry.sqlite")).await.unwrap();
         (folder, registry)

@@ -233,7 +233,7 @@ mod tests {
         lake.restore(FEATURES, 1, &[]).await.unwrap();
         let back = lake.restore(FEATURES, 3, &[]).await.unwrap();
         assert_eq!((back.files_removed, back.files_added), (0, 2));
-        lake.vacuum(FEATURES, 0).await.unwrap();
+        lake.vacuum(FEATURES, 0, &[]).await.unwrap();
         assert_eq!(rows_of(&lake, FEATURES).await, before);
     }
 
@@ -256,7 +256,7 @@ mod tests {
         // Past the lock, as by a program on another machine: the transaction refuses the second.
         let stale = load(lake.store(), FEATURES).await.unwrap();
         lake.restore(FEATURES, 1, &[]).await.unwrap();
-        let refused = crate::maintain::compact_from(stale, FEATURES).await;
+        let refused = crate::maintain::compact_from(stale, FEATURES, None).await;
         assert!(matches!(refused, Err(Error::RewriteRunning { table: "features" })), "{refused:?}");
         assert_eq!(rows_of(&lake, FEATURES).await.len(), 10);
     }
@@ -265,7 +265,7 @@ mod tests {
     async fn a_version_without_its_files_is_not_restored() {
         let (_folder, lake) = grown().await;
         lake.compact(FEATURES).await.unwrap();
-        lake.vacuum(FEATURES, 0).await.unwrap();
+        lake.vacuum(FEATURES, 0, &[]).await.unwrap();
         let newest = lake.state(FEATURES).await.unwrap().version;
         let refused = lake.restore(FEATURES, 3, &[]).await;
         assert!(
