@@ -4,23 +4,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a benchmark may stop at any line")]
 
+mod program;
+
 use std::{
     fs::{self, File},
     io::{BufWriter, Write},
     path::Path,
-    process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
 };
+
+use program::timed;
 
 /// Runs of which the median is told.
 const RUNS: usize = 3;
 
 /// 2024-03-09, in milliseconds.
 const DAY: i64 = 1_709_942_400_000;
-
-/// How often the memory of a run is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 fn main() {
     let trades: i64 = std::env::var("SENTINEL_BENCH_TRADES").map_or(3_000_000, |text| text.parse().unwrap());
@@ -64,36 +62,6 @@ fn write_day(path: &Path, trades: i64) {
         )
         .unwrap();
     }
-}
-
-/// Runs the program over a data folder: seconds, and its greatest resident memory in kB.
-fn timed(data: &Path, arguments: &[&str]) -> (f64, u64) {
-    let started = Instant::now();
-    let mut process = Command::new(env!("CARGO_BIN_EXE_sentinel"))
-        .env_clear()
-        .arg("--data-dir")
-        .arg(data)
-        .args(arguments)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let memory = greatest_memory(&mut process);
-    let status = process.wait().unwrap();
-    assert!(status.success(), "{arguments:?}: {status}");
-    (started.elapsed().as_secs_f64(), memory)
-}
-
-/// Looks at a process until it ends.
-fn greatest_memory(process: &mut Child) -> u64 {
-    let mut greatest = 0;
-    while process.try_wait().unwrap().is_none() {
-        let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap_or_default();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
-        greatest = greatest.max(peak.unwrap_or(0));
-        thread::sleep(LOOK_EVERY);
-    }
-    greatest
 }
 
 fn tell(what: &str, trades: i64, mut seconds: Vec<f64>) {

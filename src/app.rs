@@ -6,6 +6,7 @@ use std::{path::PathBuf, sync::Arc};
 use domain::{Clock, Probe};
 use jobs::{
     active::ActiveModel,
+    control::{MODELS, REGISTRY},
     feed::{Feed, Tally},
     first_model::FirstModelState,
     ingest::{IngestParts, IngestState},
@@ -66,8 +67,8 @@ impl App {
         let log = log_engine::open(&settings.log, data, clock.clone()).await?;
         let lake = Arc::new(Lake::open_with_probe(&data.join("lake"), probe.clone()).await?);
         lake.require_topic(log.topic_id()).await?;
-        let registry = Registry::open(&data.join("registry.db")).await?;
-        let models_dir = data.join("models");
+        let registry = Registry::open(&data.join(REGISTRY)).await?;
+        let models_dir = data.join(MODELS);
         let models = Models::new(registry.clone(), models_dir.clone());
         let champion = models.champion_if_not(None).await?;
         let metrics = Arc::new(Metrics::new());

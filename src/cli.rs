@@ -3,6 +3,7 @@
 //! A flag that is also a setting is an `Option` without a default here: its default is the setting's.
 
 mod backfill;
+mod model;
 mod schedule;
 mod topic;
 
@@ -16,6 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::{Offset, Partition, Symbol, Timestamp};
 
 pub use backfill::{BackfillArgs, BackfillCommand, OnErrorArg, PlanArgs, RunArgs, StatusArgs, WhatArgs};
+pub use model::{DriftArgs, ModelCommand};
 pub use schedule::{CatchUpArg, RunCommand, ScheduleCommand};
 pub use topic::{MoveArgs, MoveFrom, TailArgs, TailFrom, TopicCommand};
 
@@ -97,9 +99,11 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Make derived rows again from the events and compare every value
     Verify(VerifyArgs),
-    /// Look at the registered models
+    /// Look at the registered models, promote, verify and export them
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Say whether the newest rows still look like those that the champion was trained on
+    Drift(DriftArgs),
     /// Ask the lake's tables in SQL, at any of their versions
     Query(QueryArgs),
     /// Write a table, or a part of it, to a file
@@ -312,7 +316,8 @@ pub struct ServeArgs {
 #[command(after_help = "\
 Examples:
   sentinel train
-  sentinel train --symbols BTC-USDT --from 2024-03-09 --to 2024-03-10 --trees 400 --no-promote")]
+  sentinel train --symbols BTC-USDT --from 2024-03-09 --to 2024-03-10 --trees 400 --no-promote
+  sentinel train --exclude 2024-03-09T16:00:00Z/2024-03-09T17:00:00Z --trim 0.01 --candidate")]
 pub struct TrainArgs {
     #[command(flatten)]
     pub range: TimeRangeArgs,
@@ -328,9 +333,21 @@ pub struct TrainArgs {
     /// The seed: the same seed and rows make the same model [default: 42]
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
+    /// Leave the rows of this event time out, as FROM/TO; may be given again
+    #[arg(long = "exclude", value_name = "FROM/TO", value_parser = parse_times)]
+    pub exclude: Vec<(Timestamp, Timestamp)>,
+    /// Leave this share of the rows out, the most anomalous by a first model of all of them
+    #[arg(long, value_name = "SHARE")]
+    pub trim: Option<f64>,
+    /// Read this version of the table `features` [default: the newest]
+    #[arg(long, value_name = "N")]
+    pub table_version: Option<u64>,
     /// Register the model and leave the champion as it is
     #[arg(long)]
     pub no_promote: bool,
+    /// Let the model be judged by newer rows before it may be champion
+    #[arg(long, conflicts_with = "no_promote")]
+    pub candidate: bool,
     #[command(flatten)]
     pub output: OutputArgs,
 }
@@ -436,23 +453,6 @@ pub struct TimeRangeArgs {
     /// Before this event time
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub to: Option<Timestamp>,
-}
-
-/// `sentinel model`
-#[derive(Clone, Debug, Subcommand)]
-pub enum ModelCommand {
-    /// List the versions, newest first
-    #[command(after_help = "Example:\n  sentinel model list --json")]
-    List(OutputArgs),
-    /// Show one version's record
-    #[command(after_help = "Example:\n  sentinel model show champion")]
-    Show {
-        /// A version, or champion
-        #[arg(value_name = "V")]
-        model: ModelSelector,
-        #[command(flatten)]
-        output: OutputArgs,
-    },
 }
 
 /// `sentinel query`
@@ -813,6 +813,12 @@ fn parse_file_format(text: &str) -> Result<FormatArg, String> {
 fn parse_time(text: &str) -> Result<Timestamp, String> {
     Timestamp::parse(text)
         .map_err(|_| "use a time in UTC such as 2024-03-09T16:00:00Z, a day such as 2024-03-09, or Unix seconds".into())
+}
+
+fn parse_times(text: &str) -> Result<(Timestamp, Timestamp), String> {
+    let (from, to) = text.split_once('/').ok_or("use FROM/TO, such as 2024-03-09T16:00:00Z/2024-03-09T17:00:00Z")?;
+    let (from, to) = (parse_time(from)?, parse_time(to)?);
+    if from < to { Ok((from, to)) } else { Err("let it end after its start".to_owned()) }
 }
 
 #[cfg(test)]

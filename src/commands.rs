@@ -4,6 +4,7 @@ mod backfill;
 pub mod config;
 mod dead_letters;
 mod doctor;
+mod drift;
 mod evaluate;
 mod export;
 mod gaps;
@@ -23,13 +24,15 @@ mod train;
 mod up;
 mod verify;
 
-use std::fmt::Write;
+use std::{fmt::Write, sync::Arc};
 
 use domain::ErrorKind;
+use jobs::control::Control;
 
 use crate::{
     Outcome,
     cli::Command,
+    clock::SystemClock,
     config::{Origins, Settings},
     progress::Progress,
 };
@@ -52,6 +55,7 @@ pub async fn run(
         Command::Replay(args) => replay::run(args, settings).await,
         Command::Verify(args) => verify::run(args, settings, progress).await,
         Command::Model(command) => model::run(command, settings).await,
+        Command::Drift(args) => drift::run(args, settings).await,
         Command::Query(args) => query::run(args, settings).await,
         Command::Export(args) => export::run(args, settings).await,
         Command::Table(command) => table::run(command, settings).await,
@@ -64,6 +68,12 @@ pub async fn run(
         Command::Doctor(args) => doctor::run(args, settings).await,
         Command::Config(args) => config::run(args, settings, origins),
     }
+}
+
+/// Models, schedules and runs of a data folder, to be asked and changed.
+async fn control(settings: &Settings) -> anyhow::Result<Control> {
+    std::fs::create_dir_all(&settings.data.dir)?;
+    Ok(Control::open(&settings.data.dir, Arc::new(SystemClock)).await?)
 }
 
 /// What an error asks for, as the crate that it came from says.

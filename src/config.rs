@@ -19,6 +19,7 @@ use std::{
 };
 
 use domain::{Partition, Symbol};
+use scheduler::Schedule;
 
 use crate::cli::Cli;
 
@@ -45,6 +46,8 @@ pub struct Settings {
     pub http: HttpSettings,
     /// The program's own log.
     pub logging: LoggingSettings,
+    /// Schedules of the settings file, by name.
+    pub schedules: Vec<Schedule>,
 }
 
 /// `[data]`
@@ -215,6 +218,8 @@ pub struct LakeSettings {
     pub compact_every_commits: u64,
     /// Age at which files that no version needs are removed, in hours.
     pub vacuum_retention_hours: u64,
+    /// Age at which commits that no version is read by are removed, in hours.
+    pub log_retention_hours: u64,
 }
 
 /// `[model]`
@@ -271,13 +276,17 @@ impl Settings {
         environment: impl Iterator<Item = (String, String)>,
         current_dir: &Path,
     ) -> Result<(Self, Origins), ConfigError> {
-        let mut assignments = layers::file(cli.global.config.as_deref(), current_dir)?;
+        let layers::FileLayer { mut assignments, schedules } = layers::file(cli.global.config.as_deref(), current_dir)?;
         assignments.extend(layers::environment(environment)?);
         assignments.extend(layers::flags(cli));
         let (mut settings, mut origins) = (Self::default(), Origins::default());
         for assignment in assignments {
             keys::assign(&mut settings, &assignment)?;
             origins.set(assignment);
+        }
+        for (schedule, origin) in schedules {
+            origins.note_schedule(&schedule.name, origin);
+            settings.schedules.push(schedule);
         }
         checks::settings(&settings, &origins)?;
         checks::command(&settings, &cli.command)?;
@@ -422,7 +431,12 @@ impl Default for StreamSettings {
 
 impl Default for LakeSettings {
     fn default() -> Self {
-        Self { checkpoint_every: 100, compact_every_commits: 200, vacuum_retention_hours: 168 }
+        Self {
+            checkpoint_every: 100,
+            compact_every_commits: 200,
+            vacuum_retention_hours: 168,
+            log_retention_hours: 720,
+        }
     }
 }
 

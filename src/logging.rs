@@ -65,9 +65,9 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     }
 }
 
-/// Libraries whose every failure comes back as an error, which is told where it is met; by themselves they repeat it each
-/// time they try again.
-const TOLD_CRATES: [&str; 2] = ["fluvio", "fluvio_socket"];
+/// Libraries, and parts of them, whose every failure comes back as an error, which is told where it is met; by themselves
+/// they repeat it each time they try again, and vacuum calls each keeping of a version experimental.
+const TOLD_CRATES: [&str; 3] = ["fluvio", "fluvio_socket", "deltalake_core::operations::vacuum"];
 
 /// The filter for `level`: one of `off`, `error`, `warn`, `info`, `debug`, `trace`, meant for Sentinel's own crates
 /// (others speak from `warn` on, those in [`TOLD_CRATES`] never), or directives such as `warn,lake=debug` taken as they are.

@@ -77,6 +77,11 @@ pub fn vacuum_retention_hours(settings: &Settings) -> u32 {
     u32::try_from(settings.lake.vacuum_retention_hours).unwrap_or(u32::MAX)
 }
 
+/// Commits that no version of so many hours is read by may be removed.
+pub fn log_retention_hours(settings: &Settings) -> u32 {
+    u32::try_from(settings.lake.log_retention_hours).unwrap_or(u32::MAX)
+}
+
 /// What upkeep is due when.
 pub fn upkeep(settings: &Settings) -> UpkeepPolicy {
     UpkeepPolicy {

@@ -79,6 +79,13 @@ pub enum Error {
         stored: String,
     },
 
+    /// Another model is champion than the caller expected.
+    #[error("{}: look at it, and promote again", match champion { Some(version) => format!("model version {version} is champion now"), None => "there is no champion".to_owned() })]
+    Overtaken {
+        /// The champion.
+        champion: Option<i64>,
+    },
+
     /// There is nothing to work on.
     #[error("{what}: {remedy}")]
     Nothing {
@@ -109,7 +116,7 @@ impl Error {
             Self::LogBehindLake { .. } | Self::FateChanged { .. } => ErrorKind::Corrupt,
             Self::Nothing { .. } => ErrorKind::NotFound,
             Self::RecordsRemoved { .. } => ErrorKind::Gone,
-            Self::NotMirrored { .. } => ErrorKind::Conflict,
+            Self::NotMirrored { .. } | Self::Overtaken { .. } => ErrorKind::Conflict,
             Self::Invalid(_) => ErrorKind::Invalid,
             Self::Task(_) => ErrorKind::Internal,
         }

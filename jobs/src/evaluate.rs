@@ -12,7 +12,7 @@ use lake::{
     registry::{Evaluation, TrainingInputs},
 };
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
 use crate::{
@@ -64,12 +64,12 @@ pub async fn evaluate(workshop: &Workshop, request: &EvaluateRequest) -> Result<
     let inputs = workshop.registry.model(version).await?.model.inputs;
     let slice = slice(request, version, &inputs)?;
     let active = active::load(&workshop.registry, &workshop.models_dir, version).await?;
-    let chosen = workshop.choose(&slice).await?;
+    let chosen = workshop.choose(&slice, None).await?;
     if chosen.rows.is_empty() {
         return Err(nothing(&slice, request, version));
     }
     let judging = spawn_blocking(move || -> Result<_, Error> {
-        let report = Report::of(&chosen.rows, &judge(&active.model, &chosen.rows))?;
+        let report = Report::with_intervals(&chosen.rows, &judge(&active.model, &chosen.rows))?;
         Ok((report, chosen))
     });
     let (report, chosen) = judging.await??;
@@ -125,8 +125,7 @@ fn is_in_sample(row: &StoredFeatures, inputs: &TrainingInputs) -> bool {
 }
 
 async fn keep(workshop: &Workshop, evaluated: &EvaluateReport, digest: &str) -> Result<(), Error> {
-    let report = serde_json::to_value(&evaluated.report)
-        .map_err(|error| Error::Invalid(format!("the report cannot be written as JSON: {error}")))?;
+    let report = as_json(&evaluated.report)?;
     let slice = json!({
         "table": TableName::Features.as_str(),
         "delta_version": evaluated.delta_version,
@@ -139,6 +138,12 @@ async fn keep(workshop: &Workshop, evaluated: &EvaluateReport, digest: &str) -> 
     });
     let evaluation = Evaluation { version: evaluated.version, at: workshop.clock.now(), slice, report };
     Ok(workshop.registry.record_evaluation(&evaluation).await?)
+}
+
+/// A report as the registry keeps it.
+pub(crate) fn as_json(report: &impl Serialize) -> Result<Value, Error> {
+    serde_json::to_value(report)
+        .map_err(|error| Error::Invalid(format!("the report cannot be written as JSON: {error}")))
 }
 
 /// Text to read, each line ended.
@@ -157,7 +162,7 @@ impl fmt::Display for EvaluateReport {
 mod tests {
     use super::*;
     use crate::{
-        train::{TrainReport, TrainRequest, train},
+        train::{Then, TrainReport, TrainRequest, train},
         workshop::example::{Market, START, workshop},
     };
     use domain::ErrorKind;
@@ -168,15 +173,8 @@ mod tests {
     }
 
     async fn trained(workshop: &Workshop) -> TrainReport {
-        let request = TrainRequest {
-            from: None,
-            to: None,
-            symbols: Vec::new(),
-            parameters: TrainParameters { trees: 60, ..TrainParameters::default() },
-            promote: true,
-            actor: "test".to_owned(),
-            reason: "first model".to_owned(),
-        };
+        let parameters = TrainParameters { trees: 60, ..TrainParameters::default() };
+        let request = TrainRequest::on_every_row(parameters, Then::Promote, "test", "first model");
         train(workshop, &request).await.unwrap()
     }
 
@@ -187,7 +185,9 @@ mod tests {
         market.run(&workshop, 1_000).await;
         let holdout = trained(&workshop).await.metrics.holdout.unwrap();
         let found = evaluate(&workshop, &EvaluateRequest::default()).await.unwrap();
-        assert_eq!((found.version, found.in_sample, &found.report), (1, 0, &holdout), "the holdout and nothing else");
+        let mut report = found.report.clone();
+        assert!(report.labelled.as_mut().unwrap().intervals.take().unwrap().pr_auc.is_some());
+        assert_eq!((found.version, found.in_sample, &report), (1, 0, &holdout), "the holdout and nothing else");
         market.run(&workshop, 500).await;
         let later = evaluate(&workshop, &EvaluateRequest::default()).await.unwrap();
         assert_eq!((later.report.rows, later.report.first, later.report.last), (2_100, second(800), second(1_499)));

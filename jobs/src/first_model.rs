@@ -19,7 +19,7 @@ use crate::{
     error::Error,
     library::Models,
     metrics::Metrics,
-    train::{TrainReport, TrainRequest, train},
+    train::{Then, TrainReport, TrainRequest, train},
     workshop::Workshop,
 };
 
@@ -27,7 +27,7 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(500);
 
 /// How often the champion is looked at: another process may promote.
-const CHAMPION_LOOK: Duration = Duration::from_secs(2);
+const CHAMPION_LOOK: Duration = Duration::from_millis(200);
 
 /// What others may see of the wait for the first model.
 #[derive(Debug, Default)]
@@ -69,15 +69,8 @@ pub async fn run(
         tokio::select! { () = tokio::time::sleep(LOOK) => {}, () = cancel.cancelled() => return Ok(None) }
     }
     info!(rows = state.feature_rows(), "training the first model");
-    let request = TrainRequest {
-        from: None,
-        to: None,
-        symbols: Vec::new(),
-        parameters,
-        promote: true,
-        actor: "first-model".to_owned(),
-        reason: "enough feature rows for the first model".to_owned(),
-    };
+    let reason = "enough feature rows for the first model";
+    let request = TrainRequest::on_every_row(parameters, Then::Promote, "first-model", reason);
     let report = train(workshop, &request).await?;
     info!(version = report.version, rows = report.rows, "trained and promoted the first model");
     Ok(Some(report))

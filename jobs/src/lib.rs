@@ -21,12 +21,15 @@ pub mod report;
 pub mod train;
 
 pub mod backfill;
-pub mod chores;
 pub mod refold;
 pub mod replay;
 pub mod verify;
 
+pub mod candidates;
 pub mod evaluate;
+
+pub mod drift;
+pub mod rebuild;
 
 pub mod first_model;
 pub mod follow;
@@ -34,5 +37,10 @@ pub mod maintain;
 pub mod mirror;
 pub mod restore;
 pub mod score_history;
+
+pub mod chores;
+pub mod control;
+pub mod pins;
+pub mod scheduled;
 
 pub use error::Error;

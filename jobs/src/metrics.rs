@@ -3,7 +3,11 @@
 //! Every series has a bounded set of labels: tables, fates and origins are fixed, a route is a template and never a
 //! path as it was asked for.
 
-use std::{fmt, fs, sync::Arc};
+use std::{
+    fmt, fs,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use domain::{Fate, FateCounts};
 use prometheus_client::{
@@ -17,6 +21,7 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
+use scheduler::{Observer, due::Skip, store::queue::Health};
 use streams::binance::Lost;
 
 use crate::{feed::Origin, ingest::FrameCounts};
@@ -61,6 +66,11 @@ struct OperationLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct JobLabel {
+    job: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteLabel {
     route: Arc<str>,
 }
@@ -71,6 +81,9 @@ struct RequestLabels {
     route: Arc<str>,
     status: u16,
 }
+
+/// Upper bounds of the buckets of how late schedules fire, in seconds.
+const FIRE_BUCKETS: [f64; 8] = [0.05, 0.25, 1.0, 5.0, 30.0, 60.0, 600.0, 3_600.0];
 
 /// What a job tries again until it succeeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +128,13 @@ pub struct Metrics {
     predictions: Family<OriginLabel, Counter>,
     anomalies: Family<OriginLabel, Counter>,
     model_version: Gauge,
+    fire_delay: Histogram,
+    missed: Counter,
+    skipped: Family<ReasonLabel, Counter>,
+    runs_waiting: Gauge,
+    runs_going: Gauge,
+    leases_lost: Counter,
+    since_success: Family<JobLabel, Gauge<f64, AtomicU64>>,
     requests: Family<RequestLabels, Counter>,
     request_seconds: Histograms<RouteLabel>,
     panics: Counter,
@@ -146,6 +166,13 @@ impl Metrics {
             predictions: Family::default(),
             anomalies: Family::default(),
             model_version: Gauge::default(),
+            fire_delay: Histogram::new(FIRE_BUCKETS),
+            missed: Counter::default(),
+            skipped: Family::default(),
+            runs_waiting: Gauge::default(),
+            runs_going: Gauge::default(),
+            leases_lost: Counter::default(),
+            since_success: Family::default(),
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS)),
             panics: Counter::default(),
@@ -162,6 +189,9 @@ impl Metrics {
         }
         for origin in Origin::ALL {
             metrics.predicted(origin, 0, 0);
+        }
+        for reason in Skip::ALL {
+            metrics.skipped(reason, 0);
         }
         metrics
     }
@@ -187,6 +217,20 @@ impl Metrics {
         ours.register("predictions", "Predictions made by this process", self.predictions.clone());
         ours.register("anomalies", "Predictions that said anomaly", self.anomalies.clone());
         ours.register("model_version", "Version of the active model, 0 before the first", self.model_version.clone());
+        let help = "How long after its time a schedule's run was created";
+        ours.register_with_unit("schedule_fire_delay", help, Unit::Seconds, self.fire_delay.clone());
+        let help = "Times of schedules that passed while no scheduler ran";
+        ours.register("schedule_missed", help, self.missed.clone());
+        ours.register("schedule_skipped", "Times of schedules that have no run, by reason", self.skipped.clone());
+        ours.register("runs_waiting", "Runs of schedules that wait to begin", self.runs_waiting.clone());
+        ours.register("runs_going", "Runs of schedules that go on", self.runs_going.clone());
+        ours.register(
+            "leases_lost",
+            "Runs that another owner took while they were done here",
+            self.leases_lost.clone(),
+        );
+        let help = "Time since a job of a schedule succeeded last; absent where it never has";
+        ours.register_with_unit("job_last_success_age", help, Unit::Seconds, self.since_success.clone());
         ours.register("http_requests", "Requests answered, by route template", self.requests.clone());
         ours.register_with_unit(
             "http_request_duration",
@@ -286,6 +330,33 @@ impl Metrics {
     }
 }
 
+impl Observer for Metrics {
+    fn fired(&self, delay: Duration, is_missed: bool) {
+        self.fire_delay.observe(delay.as_secs_f64());
+        self.missed.inc_by(u64::from(is_missed));
+    }
+
+    fn skipped(&self, reason: Skip, times: u64) {
+        self.skipped.get_or_create(&ReasonLabel { reason: reason.label() }).inc_by(times);
+        self.missed.inc_by(if reason.is_of_a_missed_time() { times } else { 0 });
+    }
+
+    fn lease_lost(&self) {
+        self.leases_lost.inc();
+    }
+
+    fn looked(&self, health: &Health) {
+        let number = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        self.runs_waiting.set(number(health.waiting));
+        self.runs_going.set(number(health.going));
+        for (job, since) in &health.since_success {
+            if let Some(since) = since {
+                self.since_success.get_or_create(&JobLabel { job: job.clone() }).set(since.as_secs_f64());
+            }
+        }
+    }
+}
+
 /// Resident memory, read when asked for; absent where the system does not tell.
 #[derive(Debug)]
 struct ProcessMemory;
@@ -332,6 +403,10 @@ mod tests {
             "sentinel_predictions_total{origin=\"live\"} 0",
             "sentinel_anomalies_total{origin=\"manual\"} 0",
             "sentinel_model_version 0",
+            "sentinel_schedule_missed_total 0",
+            "sentinel_schedule_skipped_total{reason=\"run_goes_on\"} 0",
+            "sentinel_runs_waiting 0",
+            "sentinel_leases_lost_total 0",
             "sentinel_http_panics_total 0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
@@ -358,6 +433,13 @@ mod tests {
         metrics.committed("features", 4, 0.02);
         metrics.predicted(Origin::Live, 6, 2);
         metrics.model_activated(3);
+        metrics.fired(Duration::from_millis(1_500), false);
+        metrics.fired(Duration::from_secs(90), true);
+        metrics.skipped(Skip::RunGoesOn, 2);
+        metrics.skipped(Skip::Superseded, 3);
+        metrics.lease_lost();
+        let since_success = vec![("drift".to_owned(), Some(Duration::from_secs(7))), ("train".to_owned(), None)];
+        metrics.looked(&Health { waiting: 4, going: 1, since_success });
         metrics.request_answered("GET", &Arc::from("/health"), 200, 0.001);
         metrics.handler_panicked();
         let text = metrics.encode().unwrap();
@@ -379,6 +461,13 @@ mod tests {
             "sentinel_predictions_total{origin=\"live\"} 6",
             "sentinel_anomalies_total{origin=\"live\"} 2",
             "sentinel_model_version 3",
+            "sentinel_schedule_fire_delay_seconds_count 2",
+            "sentinel_schedule_missed_total 4",
+            "sentinel_schedule_skipped_total{reason=\"run_goes_on\"} 2",
+            "sentinel_runs_waiting 4",
+            "sentinel_runs_going 1",
+            "sentinel_leases_lost_total 1",
+            "sentinel_job_last_success_age_seconds{job=\"drift\"} 7.0",
             "sentinel_http_requests_total{method=\"GET\",route=\"/health\",status=\"200\"} 1",
             "sentinel_http_request_duration_seconds_count{route=\"/health\"} 1",
             "sentinel_http_panics_total 1",

@@ -5,14 +5,24 @@
 
 #![allow(clippy::cast_precision_loss, reason = "row counts are far below 2^53")]
 
+pub mod stability;
+
 use std::{collections::BTreeMap, fmt, ops::AddAssign};
 
 use domain::Timestamp;
 use lake::read::StoredFeatures;
-use models::{Verdict, metrics};
+use models::{Verdict, bootstrap, metrics};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+
+pub use stability::Stability;
+
+/// Rows of one minute are drawn together where intervals are looked for: an episode and a rolling window last about that.
+pub const BLOCK_MICROS: i64 = 60_000_000;
+
+/// What the chance of the draws depends on: the same rows have the same intervals.
+const DRAW_SEED: u64 = 42;
 
 /// What a detector did on rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,6 +79,25 @@ pub struct Labelled {
     pub by_type: BTreeMap<String, Found>,
     /// The same rows, seen as episodes.
     pub episodes: Episodes,
+    /// How sure the ratios are; none, where nobody asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intervals: Option<Intervals>,
+}
+
+/// The least and the greatest value of each ratio in 95 of 100 draws of the rows, whole minutes at a time; none, where it
+/// has no value in most of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Intervals {
+    /// Of the precision.
+    pub precision: Option<[f64; 2]>,
+    /// Of the recall.
+    pub recall: Option<[f64; 2]>,
+    /// Of their harmonic mean.
+    pub f1: Option<[f64; 2]>,
+    /// Of the area under the precision-recall curve.
+    pub pr_auc: Option<[f64; 2]>,
+    /// Of the recall by type of anomaly.
+    pub recall_by_type: BTreeMap<String, [f64; 2]>,
 }
 
 /// Rows by label and verdict.
@@ -153,6 +182,41 @@ impl Report {
             labelled: Labelled::of(rows, verdicts)?,
         })
     }
+
+    /// [`Report::of`], with how sure its ratios are.
+    ///
+    /// # Errors
+    /// As [`Report::of`].
+    ///
+    /// # Panics
+    /// As [`Report::of`].
+    pub fn with_intervals(rows: &[StoredFeatures], verdicts: &[Verdict]) -> Result<Self, Error> {
+        let mut report = Self::of(rows, verdicts)?;
+        if let Some(labelled) = &mut report.labelled {
+            let judged: Vec<Judged<'_>> = rows.iter().zip(verdicts).filter_map(Judged::of).collect();
+            labelled.intervals = Some(Intervals::of(&judged)?);
+        }
+        Ok(report)
+    }
+}
+
+impl Intervals {
+    fn of(judged: &[Judged<'_>]) -> Result<Self, Error> {
+        let Columns { scores, called, labels, types } = Columns::of(judged);
+        let blocks: Vec<i64> = judged.iter().map(|event| event.row.timestamp.span(BLOCK_MICROS)).collect();
+        let rows =
+            bootstrap::Labelled { scores: &scores, verdicts: &called, labels: &labels, types: &types, blocks: &blocks };
+        let found = bootstrap::intervals(&rows, DRAW_SEED)?;
+        let ends = |interval: bootstrap::Interval| [interval.low, interval.high];
+        let by_type = found.recall_by_type.into_iter();
+        Ok(Self {
+            precision: found.precision.map(ends),
+            recall: found.recall.map(ends),
+            f1: found.f1.map(ends),
+            pr_auc: found.average_precision.map(ends),
+            recall_by_type: by_type.map(|(name, interval)| (name, ends(interval))).collect(),
+        })
+    }
 }
 
 /// Whether a row says anything about how its event stands out.
@@ -168,10 +232,7 @@ impl Labelled {
         if judged.is_empty() {
             return Ok(None);
         }
-        let scores: Vec<f64> = judged.iter().map(|event| event.verdict.anomaly_score).collect();
-        let called: Vec<bool> = judged.iter().map(|event| event.verdict.is_anomaly).collect();
-        let labels: Vec<bool> = judged.iter().map(|event| event.anomaly.is_some()).collect();
-        let types: Vec<Option<&str>> = judged.iter().map(|event| event.anomaly).collect();
+        let Columns { scores, called, labels, types } = Columns::of(&judged);
         let found = metrics::evaluate(&scores, &called, &labels, &types)?;
         let by_type = found.by_type.into_iter();
         Ok(Some(Self {
@@ -189,6 +250,7 @@ impl Labelled {
             },
             by_type: by_type.map(|(name, of)| (name, Found { labelled: of.labelled, detected: of.detected })).collect(),
             episodes: episodes(judged),
+            intervals: None,
         }))
     }
 }
@@ -206,6 +268,25 @@ impl<'a> Judged<'a> {
     fn of((row, verdict): (&'a StoredFeatures, &Verdict)) -> Option<Self> {
         let anomaly = row.is_anomaly?.then(|| row.anomaly_type.as_deref().unwrap_or_default());
         Some(Self { row, anomaly, verdict: *verdict })
+    }
+}
+
+/// Judged rows as columns.
+struct Columns<'a> {
+    scores: Vec<f64>,
+    called: Vec<bool>,
+    labels: Vec<bool>,
+    types: Vec<Option<&'a str>>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(judged: &[Judged<'a>]) -> Self {
+        Self {
+            scores: judged.iter().map(|event| event.verdict.anomaly_score).collect(),
+            called: judged.iter().map(|event| event.verdict.is_anomaly).collect(),
+            labels: judged.iter().map(|event| event.anomaly.is_some()).collect(),
+            types: judged.iter().map(|event| event.anomaly).collect(),
+        }
     }
 }
 
@@ -227,47 +308,6 @@ fn episodes(mut judged: Vec<Judged<'_>>) -> Episodes {
         seen.false_alarms += u64::from(run.iter().all(|event| event.anomaly.is_none()));
     }
     seen
-}
-
-/// How much a model says the same as another on the same rows.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Stability {
-    /// The version of the other model.
-    pub against: i64,
-    /// The greatest difference of the two distributions of anomaly scores, 0 to 1.
-    pub kolmogorov_smirnov: f64,
-    /// The share of rows with the same verdict.
-    pub agreement: f64,
-}
-
-impl Stability {
-    /// Compares verdicts on the same rows; `None` where there are none.
-    ///
-    /// # Errors
-    /// [`Error::Models`] where a score is not a number.
-    pub fn of(against: i64, verdicts: &[Verdict], others: &[Verdict]) -> Result<Option<Self>, Error> {
-        let scores = |verdicts: &[Verdict]| verdicts.iter().map(|verdict| verdict.anomaly_score).collect::<Vec<_>>();
-        let distance = metrics::kolmogorov_smirnov(&scores(verdicts), &scores(others))?;
-        let same = verdicts.iter().zip(others).filter(|(a, b)| a.is_anomaly == b.is_anomaly).count();
-        Ok(distance.map(|kolmogorov_smirnov| Self {
-            against,
-            kolmogorov_smirnov,
-            agreement: same as f64 / verdicts.len() as f64,
-        }))
-    }
-}
-
-/// One sentence.
-impl fmt::Display for Stability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "against version {}: {:.2} % of the verdicts are the same, the scores' distributions differ by {:.3}",
-            self.against,
-            100.0 * self.agreement,
-            self.kolmogorov_smirnov
-        )
-    }
 }
 
 /// Tables to read, each line ended.
@@ -296,9 +336,13 @@ impl fmt::Display for Scores {
 impl fmt::Display for Labelled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "labelled anomalies: {} of {} labelled rows\n", self.anomalies, self.rows)?;
-        writeln!(f, "{:>14}{:>12}{:>12}{:>12}", "precision", "recall", "F1", "PR-AUC")?;
-        let [precision, recall, f1, area] = [self.precision, self.recall, self.f1, self.pr_auc].map(ratio);
-        writeln!(f, "{precision:>14}{recall:>12}{f1:>12}{area:>12}\n")?;
+        let line = |cells: [String; 4]| cells.map(|cell| format!("{cell:>16}")).concat();
+        writeln!(f, "{}", line(["precision", "recall", "F1", "PR-AUC"].map(str::to_owned)))?;
+        writeln!(f, "{}", line([self.precision, self.recall, self.f1, self.pr_auc].map(ratio)))?;
+        if let Some(Intervals { precision, recall, f1, pr_auc, .. }) = &self.intervals {
+            writeln!(f, "{}", line([precision, recall, f1, pr_auc].map(|ends| interval(ends.as_ref()))))?;
+        }
+        writeln!(f)?;
         let confusion = &self.confusion_matrix;
         writeln!(f, "{:<18}{:>16}{:>16}", "", "called anomaly", "called normal")?;
         let row = |name, called, missed| format!("{name:<18}{called:>16}{missed:>16}");
@@ -320,8 +364,10 @@ impl Labelled {
         let (mut events, mut episodes) = (Found::default(), Found::default());
         for (name, of) in &self.by_type {
             let seen = self.episodes.by_type.get(name).copied().unwrap_or_default();
+            let ends = self.intervals.as_ref().and_then(|intervals| intervals.recall_by_type.get(name));
+            let sure = ends.map(|ends| format!("  recall of events {}", interval(Some(ends)))).unwrap_or_default();
             let name = if name.is_empty() { "(no type)" } else { name };
-            writeln!(f, "{name:<18}{}{}", cells(of), cells(&seen))?;
+            writeln!(f, "{name:<18}{}{}{sure}", cells(of), cells(&seen))?;
             events += *of;
             episodes += seen;
         }
@@ -331,6 +377,10 @@ impl Labelled {
 
 fn ratio(value: Option<f64>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| format!("{value:.3}"))
+}
+
+fn interval(ends: Option<&[f64; 2]>) -> String {
+    ends.map_or_else(|| "-".to_owned(), |[low, high]| format!("{low:.3} to {high:.3}"))
 }
 
 /// Instants in JSON: RFC 3339 text, exact to the microsecond.
@@ -371,7 +421,7 @@ mod tests {
     }
 
     /// `!` called an anomaly, `.` not.
-    fn verdicts(calls: &str) -> Vec<Verdict> {
+    pub(super) fn verdicts(calls: &str) -> Vec<Verdict> {
         let verdict = |call| Verdict { anomaly_score: if call == '!' { -0.1 } else { 0.1 }, is_anomaly: call == '!' };
         calls.chars().map(verdict).collect()
     }
@@ -461,17 +511,23 @@ mod tests {
     }
 
     #[test]
-    fn no_rows_are_refused() {
-        assert!(matches!(Report::of(&[], &[]), Err(Error::Nothing { .. })));
+    fn intervals_are_kept_printed_and_read_back() {
+        let labels: String = "..P.....".chars().cycle().take(8 * 60).collect();
+        let calls: String = "..!..!....!.....".chars().cycle().take(8 * 60).collect();
+        let rows = rows("A-X", &labels);
+        let report = Report::with_intervals(&rows, &verdicts(&calls)).unwrap();
+        let labelled = report.labelled.as_ref().unwrap();
+        let [low, high] = labelled.intervals.as_ref().unwrap().precision.unwrap();
+        assert!(low <= labelled.precision.unwrap() && labelled.precision.unwrap() <= high);
+        assert!(report.to_string().contains(&format!("{low:.3} to {high:.3}")), "{report}");
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(serde_json::from_value::<Report>(json).unwrap(), report);
+        let plain = Report::of(&rows, &verdicts(&calls)).unwrap();
+        assert_eq!(plain.labelled.unwrap().intervals, None);
     }
 
     #[test]
-    fn a_model_agrees_with_itself() {
-        let (one, other) = (verdicts("!..."), verdicts("!!.."));
-        let same = Stability { against: 3, kolmogorov_smirnov: 0.0, agreement: 1.0 };
-        assert_eq!(Stability::of(3, &one, &one).unwrap(), Some(same));
-        let apart = Stability { against: 3, kolmogorov_smirnov: 0.25, agreement: 0.75 };
-        assert_eq!(Stability::of(3, &one, &other).unwrap(), Some(apart));
-        assert_eq!(Stability::of(3, &[], &[]).unwrap(), None);
+    fn no_rows_are_refused() {
+        assert!(matches!(Report::of(&[], &[]), Err(Error::Nothing { .. })));
     }
 }

@@ -1,9 +1,9 @@
-//! Training: from the stored feature rows to a registered model, and to a new champion where it is wanted.
+//! Training: from the stored feature rows to a registered model, and to a candidate or a new champion where it is wanted.
 //!
 //! The record names everything that the model depends on, so that the same version of `features`, condition and
 //! parameters give the same artifact, byte for byte. A promotion expects the champion from before the training: of two
 //! trainings at once one wins and the other says so. Rows that the model is measured on are not rows it was fitted on,
-//! wherever they carry labels.
+//! wherever they carry labels. An artifact is on disk before its record is.
 
 use std::fmt;
 
@@ -11,7 +11,10 @@ use domain::{FEATURE_NAMES, Symbol, Timestamp};
 use lake::{
     artifacts::{self, Artifact},
     read::StoredFeatures,
-    registry::{Expected, ModelRecord, Promoted, TrainedModel, TrainingInputs, TrainingParameters},
+    registry::{
+        Expected, ModelRecord, Promoted, TrainedModel, TrainingInputs, TrainingParameters, Trimmed,
+        life::{Judgement, Verdict},
+    },
 };
 use models::{Model, TrainParameters, TrainingSet};
 use serde::{Deserialize, Serialize};
@@ -22,7 +25,7 @@ use crate::{
     active::{self, ActiveModel},
     error::Error,
     report::{self, Report, Stability},
-    workshop::{Chosen, Slice, Workshop, digest, judge, symbols_of},
+    workshop::{Chosen, Incident, Slice, Workshop, digest, judge, symbols_of},
 };
 
 /// The name of the detector in the registry.
@@ -40,14 +43,53 @@ pub struct TrainRequest {
     pub to: Option<Timestamp>,
     /// The markets; empty for all.
     pub symbols: Vec<Symbol>,
+    /// Times within that are left out.
+    pub incidents: Vec<Incident>,
+    /// The version of `features` that is read; the newest where none is given.
+    pub delta_version: Option<u64>,
+    /// The share of the rows, the most anomalous by a first model of all, that is not learnt from; none for all.
+    pub trim: Option<f64>,
     /// Parameters of the detector.
     pub parameters: TrainParameters,
-    /// Whether the model becomes champion.
-    pub promote: bool,
-    /// Who wants it: a person or a job. Written into the promotion.
+    /// What becomes of the model.
+    pub then: Then,
+    /// Who wants it: a person or a job. Written into what follows.
     pub actor: String,
-    /// Why. Written into the promotion.
+    /// Why. Written into what follows.
     pub reason: String,
+}
+
+impl TrainRequest {
+    /// A training on every row of the newest version.
+    #[must_use]
+    pub fn on_every_row(parameters: TrainParameters, then: Then, actor: &str, reason: &str) -> Self {
+        Self {
+            from: None,
+            to: None,
+            symbols: Vec::new(),
+            incidents: Vec::new(),
+            delta_version: None,
+            trim: None,
+            parameters,
+            then,
+            actor: actor.to_owned(),
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+/// What becomes of a trained model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It is registered, and that is all.
+    Register,
+    /// It becomes champion.
+    Promote,
+    /// It waits to be judged, or becomes champion where there is none.
+    Nominate {
+        /// Names the work, which registers one model however often it is done; none for work that is done once.
+        work: Option<String>,
+    },
 }
 
 /// What the registry keeps about how good a model was when it was made.
@@ -67,6 +109,8 @@ pub struct Metrics {
 pub enum Outcome {
     /// The model is champion.
     Promoted,
+    /// It waits to be judged.
+    Nominated,
     /// Nobody asked for it.
     NotAskedFor,
     /// Another model became champion meanwhile, and stays it.
@@ -89,10 +133,12 @@ pub struct TrainReport {
     pub delta_version: u64,
     /// The rows that were trained on, as an SQL condition.
     pub predicate: String,
-    /// Rows trained on.
+    /// Rows that were read.
     pub rows: u64,
     /// Rows left out because a feature is not finite.
     pub rows_dropped: u64,
+    /// Rows read that were not learnt from, because they are the most anomalous.
+    pub rows_trimmed: u64,
     /// The markets, sorted.
     pub symbols: Vec<String>,
     /// Trees of the forest.
@@ -131,30 +177,29 @@ impl TrainReport {
 pub async fn train(workshop: &Workshop, request: &TrainRequest) -> Result<TrainReport, Error> {
     let started = workshop.clock.now();
     request.parameters.check()?;
-    let asked = Slice::new(request.from, request.to, &request.symbols)?;
+    let asked = Slice::new(request.from, request.to, &request.symbols)?.without(&request.incidents)?;
     let champion = workshop.registry.champion().await?;
-    let chosen = workshop.choose(&asked).await?;
-    let delta_version = chosen.delta_version;
+    let chosen = workshop.choose(&asked, request.delta_version).await?;
     let split = Split::of(chosen, &asked)?;
     let predecessor = predecessor(workshop, champion.as_ref()).await;
-    let (parameters, folder) = (request.parameters.clone(), workshop.models_dir.clone());
+    let (parameters, trim, folder) = (request.parameters.clone(), request.trim, workshop.models_dir.clone());
     let fitting = spawn_blocking(move || -> Result<_, Error> {
-        let fitted = Fitted::of(split, &parameters, predecessor.as_ref())?;
+        let fitted = Fitted::of(split, &parameters, trim, predecessor.as_ref())?;
         let artifact = artifacts::write(&folder, &fitted.model.to_bytes())?;
         Ok((fitted, artifact))
     });
     let (fitted, artifact) = fitting.await??;
-    let inputs = fitted.inputs(delta_version);
     let parent = champion.map(|record| record.version);
-    let record = record(&fitted, inputs, artifact, parent, workshop.clock.now())?;
-    let version = workshop.registry.register(&record).await?;
-    let promotion = promote(workshop, request, version, parent).await?;
+    let record = record(&fitted, artifact, parent, workshop.clock.now())?;
+    let (version, promotion) = register(workshop, request, &record).await?;
     let seconds = seconds_between(started, workshop.clock.now());
     Ok(TrainReport::new(version, record, promotion, &fitted.model, fitted.metrics, seconds))
 }
 
 /// The rows of a training, split by time.
 struct Split {
+    /// The version of the table.
+    delta_version: u64,
     /// What the training rows are.
     slice: Slice,
     training: Vec<StoredFeatures>,
@@ -167,7 +212,7 @@ impl Split {
     /// Rows with labels are split at the event time that divides them 80 to 20, so that no instant lies on both sides;
     /// others are all trained on.
     fn of(chosen: Chosen, asked: &Slice) -> Result<Self, Error> {
-        let Chosen { mut rows, dropped, .. } = chosen;
+        let Chosen { delta_version, mut rows, dropped } = chosen;
         let mut times: Vec<Timestamp> = rows.iter().map(|row| row.timestamp).collect();
         times.sort_unstable();
         let (Some(first), Some(last)) = (times.first().copied(), times.last().copied()) else {
@@ -180,7 +225,7 @@ impl Split {
         let boundary = times[times.len() * TRAINING_PERCENT / 100];
         let to = if labelled && boundary > first { boundary } else { last.plus_micros(1) };
         let holdout = rows.extract_if(.., |row| row.timestamp >= to).collect();
-        let slice = Slice { from: Some(asked.from.unwrap_or(first)), to: Some(to), symbols: asked.symbols.clone() };
+        let slice = Slice { from: Some(asked.from.unwrap_or(first)), to: Some(to), ..asked.clone() };
         let in_slice = |at: &&Timestamp| slice.from <= Some(**at) && **at < to;
         let dropped = dropped.iter().filter(in_slice).count() as u64;
         if !rows.iter().any(report::has_z_scores) {
@@ -189,49 +234,76 @@ impl Split {
                 remedy: "a symbol needs more than 10 events within 60 s, and prices that move: raise the event rate",
             });
         }
-        Ok(Self { slice, training: rows, dropped, holdout })
+        Ok(Self { delta_version, slice, training: rows, dropped, holdout })
     }
+}
+
+/// Fits a model to rows in their order; with a share of them to leave out, to the others. One entry per row says whether
+/// it was learnt from. Long and without I/O.
+///
+/// # Errors
+/// [`Error::Models`] for rows or parameters that no model can be made of.
+pub fn fit(
+    rows: &[StoredFeatures],
+    parameters: &TrainParameters,
+    trim: Option<f64>,
+) -> Result<(Model, Vec<bool>), Error> {
+    let mut set = TrainingSet::with_capacity(rows.len());
+    for row in rows {
+        set.push(row.symbol, row.features);
+    }
+    let Some(share) = trim else { return Ok((models::train(&set, parameters)?, vec![true; rows.len()])) };
+    let kept = models::without_most_anomalous(&set, parameters, share)?;
+    let mut left = TrainingSet::with_capacity(rows.len());
+    for (row, _) in rows.iter().zip(&kept).filter(|(_, kept)| **kept) {
+        left.push(row.symbol, row.features);
+    }
+    drop(set);
+    Ok((models::train(&left, parameters)?, kept))
 }
 
 /// A model and what was measured on the way.
 struct Fitted {
-    split: Split,
     model: Model,
+    inputs: TrainingInputs,
     metrics: Metrics,
 }
 
 impl Fitted {
     /// Fits and measures. Long and without I/O.
-    fn of(split: Split, parameters: &TrainParameters, predecessor: Option<&ActiveModel>) -> Result<Self, Error> {
-        let mut set = TrainingSet::with_capacity(split.training.len());
-        split.training.iter().for_each(|row| set.push(row.symbol, row.features));
-        let model = models::train(&set, parameters)?;
-        let on_training = judge(&model, &split.training);
-        let on_holdout = judge(&model, &split.holdout);
-        let (rows, verdicts) =
-            if split.holdout.is_empty() { (&split.training, &on_training) } else { (&split.holdout, &on_holdout) };
-        let against = |other: &ActiveModel| Stability::of(other.version, verdicts, &judge(&other.model, rows));
-        let metrics = Metrics {
-            stability: predecessor.map(against).transpose()?.flatten(),
-            training: Report::of(&split.training, &on_training)?,
-            holdout: if split.holdout.is_empty() { None } else { Some(Report::of(&split.holdout, &on_holdout)?) },
-        };
-        Ok(Self { split, model, metrics })
-    }
-
-    fn inputs(&self, delta_version: u64) -> TrainingInputs {
-        let Split { slice, training, dropped, .. } = &self.split;
-        TrainingInputs {
+    fn of(
+        split: Split,
+        parameters: &TrainParameters,
+        trim: Option<f64>,
+        predecessor: Option<&ActiveModel>,
+    ) -> Result<Self, Error> {
+        let Split { delta_version, slice, mut training, dropped, holdout } = split;
+        let (model, kept) = fit(&training, parameters, trim)?;
+        let left_out = kept.iter().filter(|kept| !**kept).count() as u64;
+        let inputs = TrainingInputs {
             table: lake::TableName::Features.as_str().to_owned(),
             delta_version,
             predicate: slice.predicate(),
             rows: training.len() as u64,
-            rows_dropped: *dropped,
-            digest: digest(training),
+            rows_dropped: dropped,
+            digest: digest(&training),
+            trimmed: trim.map(|share| Trimmed { share, rows: left_out }),
             from: slice.from.unwrap_or_default(),
             to: slice.to.unwrap_or_default(),
-            symbols: symbols_of(training),
-        }
+            symbols: symbols_of(&training),
+        };
+        let mut learnt_from = kept.into_iter();
+        training.retain(|_| learnt_from.next().unwrap_or(true));
+        let on_training = judge(&model, &training);
+        let on_holdout = judge(&model, &holdout);
+        let (rows, verdicts) = if holdout.is_empty() { (&training, &on_training) } else { (&holdout, &on_holdout) };
+        let against = |other: &ActiveModel| Stability::of(other.version, verdicts, &judge(&other.model, rows));
+        let metrics = Metrics {
+            stability: predecessor.map(against).transpose()?.flatten(),
+            training: Report::of(&training, &on_training)?,
+            holdout: if holdout.is_empty() { None } else { Some(Report::of(&holdout, &on_holdout)?) },
+        };
+        Ok(Self { model, inputs, metrics })
     }
 }
 
@@ -247,14 +319,8 @@ async fn predecessor(workshop: &Workshop, champion: Option<&ModelRecord>) -> Opt
     }
 }
 
-fn record(
-    fitted: &Fitted,
-    inputs: TrainingInputs,
-    artifact: Artifact,
-    parent: Option<i64>,
-    created: Timestamp,
-) -> Result<TrainedModel, Error> {
-    let Fitted { model, metrics, .. } = fitted;
+fn record(fitted: &Fitted, artifact: Artifact, parent: Option<i64>, created: Timestamp) -> Result<TrainedModel, Error> {
+    let Fitted { model, inputs, metrics } = fitted;
     let parameters = model.parameters();
     let metrics = serde_json::to_value(metrics)
         .map_err(|error| Error::Invalid(format!("the metrics cannot be written as JSON: {error}")))?;
@@ -263,7 +329,7 @@ fn record(
         parent,
         created,
         code_version: env!("CARGO_PKG_VERSION").to_owned(),
-        inputs,
+        inputs: inputs.clone(),
         specification_hash: model.specification_hash().to_owned(),
         seed: parameters.seed,
         parameters: TrainingParameters {
@@ -280,15 +346,44 @@ fn record(
     })
 }
 
+/// Registers a model, and does with it what is asked for.
+async fn register(workshop: &Workshop, request: &TrainRequest, model: &TrainedModel) -> Result<(i64, Outcome), Error> {
+    let registry = &workshop.registry;
+    if let Then::Nominate { work } = &request.then {
+        let (actor, reason) = (&request.actor, &request.reason);
+        let version = registry.nominate(model, work.as_deref(), actor, reason).await?;
+        let is_rivalled = model.parent.is_some();
+        let outcome = if is_rivalled { Outcome::Nominated } else { unrivalled(workshop, request, version).await? };
+        return Ok((version, outcome));
+    }
+    let version = registry.register(model).await?;
+    if request.then == Then::Register {
+        return Ok((version, Outcome::NotAskedFor));
+    }
+    Ok((version, promote(workshop, request, version, model.parent).await?))
+}
+
+/// Makes a candidate champion where there is none to judge it by.
+async fn unrivalled(workshop: &Workshop, request: &TrainRequest, version: i64) -> Result<Outcome, Error> {
+    let judgement = Judgement {
+        version,
+        at: workshop.clock.now(),
+        verdict: Verdict::Promoted,
+        actor: request.actor.clone(),
+        reasons: vec!["there was no champion".to_owned()],
+    };
+    Ok(match workshop.registry.promote_candidate(&judgement, Expected::Nobody).await? {
+        Promoted::Promoted | Promoted::AlreadyChampion => Outcome::Promoted,
+        Promoted::Conflict { .. } => Outcome::Nominated,
+    })
+}
+
 async fn promote(
     workshop: &Workshop,
     request: &TrainRequest,
     version: i64,
     parent: Option<i64>,
 ) -> Result<Outcome, Error> {
-    if !request.promote {
-        return Ok(Outcome::NotAskedFor);
-    }
     let expected = parent.map_or(Expected::Nobody, Expected::Version);
     let now = workshop.clock.now();
     Ok(match workshop.registry.promote(version, expected, now, &request.actor, &request.reason).await? {
@@ -319,6 +414,7 @@ impl TrainReport {
             predicate: record.inputs.predicate,
             rows: record.inputs.rows,
             rows_dropped: record.inputs.rows_dropped,
+            rows_trimmed: record.inputs.trimmed.map_or(0, |trimmed| trimmed.rows),
             symbols: record.inputs.symbols,
             trees: record.parameters.trees,
             max_samples: model.max_samples_used(),
@@ -339,6 +435,7 @@ impl fmt::Display for TrainReport {
         write!(f, "model version {} ", self.version)?;
         match self.promotion {
             Outcome::Promoted => writeln!(f, "is champion")?,
+            Outcome::Nominated => writeln!(f, "is a candidate; it is judged by newer rows")?,
             Outcome::NotAskedFor => writeln!(f, "is registered; the champion stays as it is")?,
             Outcome::Overtaken { champion: Some(champion) } => {
                 writeln!(f, "is registered; version {champion} became champion meanwhile and stays it")?;
@@ -352,7 +449,11 @@ impl fmt::Display for TrainReport {
         )?;
         writeln!(f, "artifact: {} bytes, sha256 {}", self.artifact_bytes, self.artifact_sha256)?;
         write!(f, "trained on {} rows of version {} of `features`", self.rows, self.delta_version)?;
-        writeln!(f, ", {} dropped, in {:.1} s: {}", self.rows_dropped, self.seconds, self.symbols.join(", "))?;
+        write!(f, ", {} dropped", self.rows_dropped)?;
+        if self.rows_trimmed > 0 {
+            write!(f, ", {} of the most anomalous not learnt from", self.rows_trimmed)?;
+        }
+        writeln!(f, ", in {:.1} s: {}", self.seconds, self.symbols.join(", "))?;
         writeln!(f, "features: {}\n", FEATURE_NAMES.join(", "))?;
         self.metrics.fmt(f)
     }
@@ -377,15 +478,8 @@ mod tests {
     use lake::TableName;
 
     fn request() -> TrainRequest {
-        TrainRequest {
-            from: None,
-            to: None,
-            symbols: Vec::new(),
-            parameters: TrainParameters { trees: 60, ..TrainParameters::default() },
-            promote: true,
-            actor: "test".to_owned(),
-            reason: "first model".to_owned(),
-        }
+        let parameters = TrainParameters { trees: 60, ..TrainParameters::default() };
+        TrainRequest::on_every_row(parameters, Then::Promote, "test", "first model")
     }
 
     const fn second(seconds: i64) -> Timestamp {
@@ -445,7 +539,8 @@ mod tests {
         let again = train(&workshop, &request()).await.unwrap();
         assert_eq!((again.version, again.parent, again.promoted()), (2, Some(1), true));
         assert_eq!(again.artifact_sha256, first.artifact_sha256);
-        assert_eq!(again.metrics.stability, Some(Stability { against: 1, kolmogorov_smirnov: 0.0, agreement: 1.0 }));
+        let stability = again.metrics.stability.unwrap();
+        assert_eq!((stability.against, stability.kolmogorov_smirnov, stability.agreement), (1, 0.0, 1.0));
         let parameters = TrainParameters { seed: 43, ..request().parameters };
         let other = train(&workshop, &TrainRequest { parameters, ..request() }).await.unwrap();
         assert_ne!(other.artifact_sha256, first.artifact_sha256);
@@ -460,7 +555,8 @@ mod tests {
         let active = active::load(&workshop.registry, &workshop.models_dir, 1).await.unwrap();
         assert_eq!((active.version, active.name.as_str()), (1, DETECTOR));
         assert_eq!((active.model.threshold(), active.artifact_bytes), (report.threshold, report.artifact_bytes));
-        let rows = workshop.choose(&Slice::new(None, Some(second(400)), &[]).unwrap()).await.unwrap().rows;
+        let slice = Slice::new(None, Some(second(400)), &[]).unwrap();
+        let rows = workshop.choose(&slice, None).await.unwrap().rows;
         assert_eq!(Report::of(&rows, &judge(&active.model, &rows)).unwrap(), report.metrics.training);
     }
 
@@ -480,10 +576,55 @@ mod tests {
     async fn without_promotion_there_is_no_champion() {
         let (_folder, workshop) = workshop().await;
         Market::labelled().run(&workshop, 200).await;
-        let report = train(&workshop, &TrainRequest { promote: false, ..request() }).await.unwrap();
+        let report = train(&workshop, &TrainRequest { then: Then::Register, ..request() }).await.unwrap();
         assert_eq!((report.version, report.promotion), (1, Outcome::NotAskedFor));
         assert_eq!(workshop.registry.champion().await.unwrap(), None);
         assert_eq!(workshop.registry.models().await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_nominated_model_waits_once_there_is_a_champion() {
+        let (_folder, workshop) = workshop().await;
+        Market::labelled().run(&workshop, 200).await;
+        let nominate = |work: &str| TrainRequest { then: Then::Nominate { work: Some(work.to_owned()) }, ..request() };
+        let first = train(&workshop, &nominate("run/1")).await.unwrap();
+        assert!(first.promoted(), "there was no champion");
+        let second = train(&workshop, &nominate("run/2")).await.unwrap();
+        assert_eq!((second.version, second.promotion), (2, Outcome::Nominated));
+        let again = train(&workshop, &nominate("run/2")).await.unwrap();
+        assert_eq!((again.version, again.promotion), (2, Outcome::Nominated), "the same work makes one model");
+        assert_eq!(workshop.registry.champion().await.unwrap().unwrap().version, 1);
+        assert_eq!(workshop.registry.candidates().await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_most_anomalous_rows_and_incidents_are_not_learnt_from() {
+        let (_folder, workshop) = workshop().await;
+        Market::unlabelled().run(&workshop, 500).await;
+        let outage = Incident { from: second(100), to: second(200), reason: "outage".to_owned() };
+        let request = TrainRequest { incidents: vec![outage], trim: Some(0.01), ..request() };
+        let report = train(&workshop, &request).await.unwrap();
+        assert_eq!((report.rows, report.rows_trimmed, report.metrics.training.rows), (1_200, 12, 1_188));
+        assert!(report.predicate.contains("NOT (timestamp >= '2024-03-09T16:01:40Z'"), "{}", report.predicate);
+        assert!(report.to_string().contains("12 of the most anomalous not learnt from"), "{report}");
+        let inputs = workshop.registry.model(1).await.unwrap().model.inputs;
+        assert_eq!(inputs.trimmed, Some(Trimmed { share: 0.01, rows: 12 }));
+        assert_eq!(inputs.rows, 1_200);
+    }
+
+    #[tokio::test]
+    async fn an_older_version_of_the_table_can_be_trained_on() {
+        let (_folder, workshop) = workshop().await;
+        let mut market = Market::labelled();
+        market.run(&workshop, 200).await;
+        let version = workshop.lake.state(TableName::Features).await.unwrap().version;
+        let first = train(&workshop, &request()).await.unwrap();
+        market.run(&workshop, 200).await;
+        let again = train(&workshop, &TrainRequest { delta_version: Some(version), ..request() }).await.unwrap();
+        assert_eq!((again.delta_version, again.rows), (first.delta_version, first.rows));
+        assert_eq!(again.artifact_sha256, first.artifact_sha256);
+        let error = train(&workshop, &TrainRequest { delta_version: Some(99), ..request() }).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
     }
 
     #[tokio::test]
@@ -491,7 +632,7 @@ mod tests {
         let (_folder, workshop) = workshop().await;
         Market::labelled().run(&workshop, 200).await;
         train(&workshop, &request()).await.unwrap();
-        let slower = train(&workshop, &TrainRequest { promote: false, ..request() }).await.unwrap();
+        let slower = train(&workshop, &TrainRequest { then: Then::Register, ..request() }).await.unwrap();
         // It began when there was no champion.
         let outcome = promote(&workshop, &request(), slower.version, None).await.unwrap();
         assert_eq!(outcome, Outcome::Overtaken { champion: Some(1) });

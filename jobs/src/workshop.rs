@@ -6,12 +6,17 @@
 use std::{fmt, path::PathBuf, sync::Arc};
 
 use domain::{Clock, Symbol, Timestamp};
-use lake::{Lake, TableName, read::StoredFeatures, registry::Registry};
+use lake::{
+    Lake, TableName,
+    read::{Pinned, StoredFeatures},
+    registry::Registry,
+};
 use models::{Model, Verdict};
 use rayon::prelude::*;
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use crate::error::Error;
+use crate::{error::Error, report::instant};
 
 /// Rows that one rayon task judges.
 const ROWS_PER_TASK: usize = 4_096;
@@ -39,6 +44,20 @@ impl fmt::Debug for Workshop {
     }
 }
 
+/// A time whose rows say nothing about a normal market: an outage, a venue's test, a known manipulation.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Incident {
+    /// The least event time.
+    #[serde(with = "instant")]
+    pub from: Timestamp,
+    /// The event time before which all of it lies.
+    #[serde(with = "instant")]
+    pub to: Timestamp,
+    /// What it was.
+    pub reason: String,
+}
+
 /// A choice of feature rows by event time and market.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slice {
@@ -48,6 +67,8 @@ pub struct Slice {
     pub to: Option<Timestamp>,
     /// The markets; empty for all.
     pub symbols: Vec<Symbol>,
+    /// Times within that are left out.
+    pub incidents: Vec<Incident>,
 }
 
 impl Slice {
@@ -64,7 +85,24 @@ impl Slice {
         let mut symbols = symbols.to_vec();
         symbols.sort_unstable();
         symbols.dedup();
-        Ok(Self { from, to, symbols })
+        Ok(Self { from, to, symbols, incidents: Vec::new() })
+    }
+
+    /// The choice without these times, as far as they meet it.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where one of them holds no instant.
+    pub fn without(mut self, incidents: &[Incident]) -> Result<Self, Error> {
+        for incident in incidents {
+            let Incident { from, to, reason } = incident;
+            if from >= to {
+                return Err(Error::Invalid(format!("the incident `{reason}` must end after its start, {from}")));
+            }
+            if self.to.is_none_or(|end| *from < end) && self.from.is_none_or(|start| start < *to) {
+                self.incidents.push(incident.clone());
+            }
+        }
+        Ok(self)
     }
 
     /// The choice as an SQL condition on `features`.
@@ -74,7 +112,10 @@ impl Slice {
         let to = self.to.map(|to| format!("timestamp < '{to}'"));
         let names: Vec<String> = self.symbols.iter().map(|symbol| format!("'{symbol}'")).collect();
         let symbols = (!names.is_empty()).then(|| format!("symbol IN ({})", names.join(", ")));
-        let conditions: Vec<String> = [from, to, symbols].into_iter().flatten().collect();
+        let incidents = self.incidents.iter();
+        let incidents =
+            incidents.map(|Incident { from, to, .. }| format!("NOT (timestamp >= '{from}' AND timestamp < '{to}')"));
+        let conditions: Vec<String> = [from, to, symbols].into_iter().flatten().chain(incidents).collect();
         if conditions.is_empty() { "TRUE".to_owned() } else { conditions.join(" AND ") }
     }
 }
@@ -85,7 +126,8 @@ impl fmt::Display for Slice {
         let names: Vec<&str> = self.symbols.iter().map(Symbol::as_str).collect();
         f.write_str(&if names.is_empty() { "all symbols".to_owned() } else { names.join(", ") })?;
         self.from.map_or(Ok(()), |from| write!(f, " from {from}"))?;
-        self.to.map_or(Ok(()), |to| write!(f, " before {to}"))
+        self.to.map_or(Ok(()), |to| write!(f, " before {to}"))?;
+        self.incidents.iter().try_for_each(|incident| write!(f, ", without `{}`", incident.reason))
     }
 }
 
@@ -101,13 +143,34 @@ pub struct Chosen {
 }
 
 impl Workshop {
-    /// Reads the rows of a slice from the newest version of `features`.
+    /// Reads the rows of a slice from a version of `features`, the newest where none is given.
+    ///
+    /// # Errors
+    /// Where there is no such version, or it cannot be read.
+    pub async fn choose(&self, slice: &Slice, version: Option<u64>) -> Result<Chosen, Error> {
+        let pinned = match version {
+            Some(version) => self.lake.pin_version(TableName::Features, version).await?,
+            None => self.lake.pin(TableName::Features).await?,
+        };
+        Chosen::of(&pinned, &slice.predicate()).await
+    }
+
+    /// The greatest event time in `features`; `None` where there are no rows.
     ///
     /// # Errors
     /// Where the table cannot be read.
-    pub async fn choose(&self, slice: &Slice) -> Result<Chosen, Error> {
-        let pinned = self.lake.pin(TableName::Features).await?;
-        let mut rows = pinned.features(&slice.predicate()).await?;
+    pub async fn newest_event(&self) -> Result<Option<Timestamp>, Error> {
+        Ok(self.lake.pin(TableName::Features).await?.newest_event().await?)
+    }
+}
+
+impl Chosen {
+    /// Reads the rows that meet a condition, an SQL text over the columns of `features`.
+    ///
+    /// # Errors
+    /// Where the version cannot be read.
+    pub async fn of(pinned: &Pinned, condition: &str) -> Result<Self, Error> {
+        let mut rows = pinned.features(condition).await?;
         let mut dropped = Vec::new();
         rows.retain(|row| {
             let complete = row.features.iter().all(|value| value.is_finite());
@@ -116,9 +179,9 @@ impl Workshop {
             }
             complete
         });
-        // A digest and a forest are functions of the order of rows.
-        rows.sort_unstable_by_key(|row| (row.partition, row.offset));
-        Ok(Chosen { delta_version: pinned.version(), rows, dropped })
+        // A digest and a forest are functions of the order of rows. Backfilled rows of two symbols may share an offset.
+        rows.sort_unstable_by_key(|row| (row.partition, row.offset, row.symbol));
+        Ok(Self { delta_version: pinned.version(), rows, dropped })
     }
 }
 
@@ -194,6 +257,19 @@ mod tests {
              AND symbol IN ('BTC-USDT', 'ETH-USDT')"
         );
         assert_eq!(Slice::default().predicate(), "TRUE");
+        let incident = |from: i64, to: i64| Incident {
+            from: Timestamp::from_seconds(from),
+            to: Timestamp::from_seconds(to),
+            reason: "outage".to_owned(),
+        };
+        let incidents = [incident(1_710_000_010, 1_710_000_020), incident(1_710_000_100, 1_710_000_200)];
+        let without = Slice::new(Some(from), Some(to), &[]).unwrap().without(&incidents).unwrap();
+        assert_eq!(
+            without.predicate(),
+            "timestamp >= '2024-03-09T16:00:00Z' AND timestamp < '2024-03-09T16:01:00.250000Z' \
+             AND NOT (timestamp >= '2024-03-09T16:00:10Z' AND timestamp < '2024-03-09T16:00:20Z')"
+        );
+        assert!(Slice::default().without(&[incident(7, 7)]).is_err());
         assert_eq!(Slice::new(Some(to), Some(to), &[]).unwrap_err().kind(), ErrorKind::Invalid);
     }
 
@@ -267,6 +343,7 @@ pub(crate) mod example {
         events: SimulatedMarket,
         fold: Fold,
         labelled: bool,
+        shaken: bool,
     }
 
     impl Market {
@@ -280,10 +357,29 @@ pub(crate) mod example {
             Self::new(7, 1_000_000, false)
         }
 
+        /// A market without labels in which nothing happens.
+        pub(crate) fn calm() -> Self {
+            let settings = SimulatedSettings::with_defaults(7, START).unwrap();
+            Self::of(SimulatedSettings { anomaly_probability: 0.0, ..settings }, false)
+        }
+
         pub(crate) fn new(seed: u64, interval_micros: i64, labelled: bool) -> Self {
-            let settings =
-                SimulatedSettings { interval_micros, ..SimulatedSettings::with_defaults(seed, START).unwrap() };
-            Self { events: SimulatedMarket::new(settings, None).unwrap(), fold: Fold::new(0, 0), labelled }
+            let settings = SimulatedSettings::with_defaults(seed, START).unwrap();
+            Self::of(SimulatedSettings { interval_micros, ..settings }, labelled)
+        }
+
+        fn of(settings: SimulatedSettings, labelled: bool) -> Self {
+            Self {
+                events: SimulatedMarket::new(settings, None).unwrap(),
+                fold: Fold::new(0, 0),
+                labelled,
+                shaken: false,
+            }
+        }
+
+        /// From now on every fifth event trades thirty times as much.
+        pub(crate) const fn shake(&mut self) {
+            self.shaken = true;
         }
 
         /// Folds the next ticks and commits their rows.
@@ -301,6 +397,9 @@ pub(crate) mod example {
         fn apply(&mut self, mut event: Event, output: &mut Output) {
             if !self.labelled {
                 (event.is_anomaly, event.anomaly_type) = (None, None);
+            }
+            if self.shaken && self.fold.next() % 5 == 0 {
+                event.volume *= 30.0;
             }
             let append_time = event.timestamp.plus_micros(250_000);
             let raw = RawRecord { offset: self.fold.next(), append_time, key: b"", value: b"" };

@@ -1,6 +1,9 @@
 //! `sentinel doctor`: looks at every part of a data folder and says what is wrong with it.
 
-use jobs::stream;
+use jobs::{
+    control::{MODELS, REGISTRY},
+    stream,
+};
 use lake::{Lake, TableName, registry::Registry};
 use serde_json::json;
 use streams::EventLog;
@@ -104,10 +107,10 @@ async fn progress_summary(log: &dyn EventLog, lake: &Lake) -> anyhow::Result<Str
 }
 
 async fn models_summary(settings: &Settings) -> anyhow::Result<String> {
-    let registry = Registry::open(&settings.data.dir.join("registry.db")).await?;
+    let registry = Registry::open(&settings.data.dir.join(REGISTRY)).await?;
     let models = registry.models().await?;
     for record in &models {
-        let (folder, artifact) = (settings.data.dir.join("models"), record.model.artifact.clone());
+        let (folder, artifact) = (settings.data.dir.join(MODELS), record.model.artifact.clone());
         tokio::task::spawn_blocking(move || lake::artifacts::read(&folder, &artifact)).await??;
     }
     let champion =

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use domain::Partition;
-use jobs::mirror::{self, Mirrored};
+use jobs::{
+    control::REGISTRY,
+    mirror::{self, Mirrored},
+};
 use lake::{Lake, TableName, registry::Registry};
 use serde_json::json;
 use streams::{CopyTarget, EventLog};
@@ -49,7 +52,7 @@ pub async fn cutover(args: &MoveArgs, settings: &Settings, progress: &Progress) 
     let _streams = stream::lock(settings, &partitions)?;
     let (from, to) = open(args, settings).await?;
     let lake = Lake::open(&data.join("lake")).await?;
-    let registry = Registry::open(&data.join("registry.db")).await?;
+    let registry = Registry::open(&data.join(REGISTRY)).await?;
     let shown = OpenTask::new(progress, "compare", "records");
     let tell = |done, total| shown.tell(done, total);
     let versions = mirror::cutover(from.as_ref(), to.as_ref(), &lake, &registry, &tell).await?;

@@ -2,37 +2,31 @@
 
 use std::{fs, time::Duration};
 
-use domain::{Clock, Timestamp};
-use scheduler::{CancelOutcome, Run, RunId, RunState, Store, StoredEvent};
+use domain::Timestamp;
+use jobs::control::{CancelOutcome, Control, RunEntry, RunFilter, SCHEDULER, StoredEvent};
+use scheduler::Store;
 use serde_json::{Value, json};
 
-use crate::{Outcome, cli::RunCommand, clock::SystemClock, commands::Refused, config::Settings, output};
+use crate::{Outcome, cli::RunCommand, commands::control, config::Settings, output};
 
 /// Runs that are listed, at most.
-const RUNS: u32 = 1_000;
+const RUNS: usize = 1_000;
 
 /// How often a run that is followed is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Runs a subcommand.
 pub async fn run(command: &RunCommand, settings: &Settings) -> anyhow::Result<Outcome> {
-    let (store, now) = (store(settings).await?, SystemClock.now());
+    let control = control(settings).await?;
     match command {
         RunCommand::List { state, since, output } => {
-            let mut runs = store.runs(None, RUNS).await?;
-            runs.retain(|run| state.is_none_or(|state| run.state_at(now) == state));
-            runs.retain(|run| since.is_none_or(|since| run.created >= since));
-            list(&runs, now, output.json)?;
+            list(&control.runs(RunFilter { state: *state, since: *since }, RUNS).await?, output.json)?;
         }
-        RunCommand::Show { run, output } => show(&store, RunId::from(*run), now, output.json).await?,
-        RunCommand::Logs { run, follow } => logs(&store, RunId::from(*run), *follow).await?,
-        RunCommand::Cancel { run } => output::line(&told(*run, store.request_cancel(RunId::from(*run), now).await?))?,
+        RunCommand::Show { run, output } => show(&control, *run, output.json).await?,
+        RunCommand::Logs { run, follow } => logs(&control, *run, *follow).await?,
+        RunCommand::Cancel { run } => output::line(&told(*run, control.cancel(*run).await?))?,
         RunCommand::Retry { run } => {
-            if store.run(RunId::from(*run)).await?.schedule.is_none() {
-                let remedy = format!("`sentinel backfill resume {run}` does it");
-                return Err(Refused(format!("run {run} is of no schedule: {remedy}")).into());
-            }
-            store.reopen(RunId::from(*run), now).await?;
+            control.retry(*run).await?;
             output::line(&format!("run {run} is done again"))?;
         }
     }
@@ -42,7 +36,7 @@ pub async fn run(command: &RunCommand, settings: &Settings) -> anyhow::Result<Ou
 /// The store of a data folder, made where it is missing.
 pub async fn store(settings: &Settings) -> anyhow::Result<Store> {
     fs::create_dir_all(&settings.data.dir)?;
-    Ok(Store::open(&settings.data.dir.join("scheduler.db")).await?)
+    Ok(Store::open(&settings.data.dir.join(SCHEDULER)).await?)
 }
 
 /// What came of the wish that a run ends, as a sentence.
@@ -54,18 +48,17 @@ pub fn told(run: i64, outcome: CancelOutcome) -> String {
     }
 }
 
-fn list(runs: &[Run], now: Timestamp, as_json: bool) -> anyhow::Result<()> {
+fn list(runs: &[RunEntry], as_json: bool) -> anyhow::Result<()> {
     if as_json {
-        return output::json(&runs.iter().map(|run| value(run, now)).collect::<Vec<_>>());
+        return output::json(&runs.iter().map(value).collect::<Vec<_>>());
     }
-    let row = |run: &Run| {
+    let row = |RunEntry { run, state }: &RunEntry| {
         let text = |time: Option<Timestamp>| time.map(|time| time.to_string()).unwrap_or_default();
-        let (state, schedule) = (run.state_at(now).as_str().to_owned(), run.schedule.clone().unwrap_or_default());
         vec![
             run.id.to_string(),
             run.job.clone(),
-            schedule,
-            state,
+            run.schedule.clone().unwrap_or_default(),
+            state.as_str().to_owned(),
             text(run.of),
             run.created.to_string(),
             text(run.ended),
@@ -75,16 +68,16 @@ fn list(runs: &[Run], now: Timestamp, as_json: bool) -> anyhow::Result<()> {
     output::table(&heading, &runs.iter().map(row).collect::<Vec<_>>())
 }
 
-fn value(run: &Run, now: Timestamp) -> Value {
+fn value(RunEntry { run, state }: &RunEntry) -> Value {
     let text = |time: Option<Timestamp>| time.map(|time| time.to_string());
     json!({"run": i64::from(run.id), "job": run.job, "schedule": run.schedule, "of": text(run.of),
-           "state": run.state_at(now).as_str(), "attempts": run.attempts, "created": run.created.to_string(),
+           "state": state.as_str(), "attempts": run.attempts, "created": run.created.to_string(),
            "ended": text(run.ended), "owner": run.owner, "error": run.error, "spec": run.spec})
 }
 
-async fn show(store: &Store, id: RunId, now: Timestamp, as_json: bool) -> anyhow::Result<()> {
-    let mut shown = value(&store.run(id).await?, now);
-    let history = store.history(id).await?;
+async fn show(control: &Control, run: i64, as_json: bool) -> anyhow::Result<()> {
+    let (entry, history) = control.run(run).await?;
+    let mut shown = value(&entry);
     if as_json {
         shown["history"] = history
             .iter()
@@ -99,15 +92,13 @@ async fn show(store: &Store, id: RunId, now: Timestamp, as_json: bool) -> anyhow
 }
 
 /// Prints a run's history, and what comes as long as it goes on.
-async fn logs(store: &Store, id: RunId, follow: bool) -> anyhow::Result<()> {
+async fn logs(control: &Control, run: i64, follow: bool) -> anyhow::Result<()> {
     let mut printed = 0;
     loop {
-        // What is written before the end is there once the end is.
-        let state: RunState = store.run(id).await?.state_at(SystemClock.now());
-        let history = store.history(id).await?;
+        let (entry, history) = control.run(run).await?;
         history[printed..].iter().try_for_each(print)?;
         printed = history.len();
-        if !follow || state.is_ended() {
+        if !follow || entry.state.is_ended() {
             return Ok(());
         }
         tokio::time::sleep(LOOK).await;

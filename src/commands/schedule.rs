@@ -3,18 +3,18 @@
 use std::{fs, path::Path, time::Duration};
 
 use domain::{Clock, Timestamp};
-use jobs::chores;
-use scheduler::{
-    RunState, Schedule, Store,
-    store::schedules::{Applied, CatchUp, StoredDecision, StoredSchedule},
+use jobs::{
+    control::{CatchUp, Control, RunEntry, RunState, StoredDecision, StoredSchedule},
+    scheduled,
 };
+use scheduler::{Schedule, Store, store::schedules::Applied};
 use serde_json::{Value, json};
 
 use crate::{
     Outcome,
     cli::{CatchUpArg, ScheduleCommand},
     clock::SystemClock,
-    commands::{Refused, runs},
+    commands::{Refused, control},
     config::Settings,
     output,
 };
@@ -25,7 +25,7 @@ const DECISIONS: u32 = 20;
 /// How often a run that is waited for is looked at.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// The schedules that a new data folder begins with.
+/// The schedules that every data folder has.
 const SHIPPED: &str = include_str!("../schedules.toml");
 
 /// Runs a subcommand.
@@ -34,42 +34,47 @@ pub async fn run(command: &ScheduleCommand, settings: &Settings) -> anyhow::Resu
     if let ScheduleCommand::Check { file } = command {
         return check(file, now);
     }
-    let store = runs::store(settings).await?;
+    let control = control(settings).await?;
+    let store = control.store();
+    begin(store, settings).await?;
     match command {
-        ScheduleCommand::List(format) => list(&store, format.json).await?,
-        ScheduleCommand::Show { name, output } => show(&store, name, output.json).await?,
+        ScheduleCommand::List(format) => list(&control.schedules().await?, format.json)?,
+        ScheduleCommand::Show { name, output } => show(&control, name, output.json).await?,
         ScheduleCommand::Next { name, count, output } => {
             let schedule = store.schedule(name).await?.schedule;
             let times = schedule.time.after(now).take(usize::from(*count)).map(|due| due.to_string());
             print_all(&times.collect::<Vec<_>>(), output.json)?;
         }
-        ScheduleCommand::Apply { file, dry_run, output } => apply(&store, file, *dry_run, output.json, now).await?,
+        ScheduleCommand::Apply { file, dry_run, output } => apply(store, file, *dry_run, output.json, now).await?,
         ScheduleCommand::Check { .. } => {}
         ScheduleCommand::Pause { name, note } => {
-            store.pause(name, note, now).await?;
+            control.pause(name, note).await?;
             output::line(&format!("{name} is paused"))?;
         }
         ScheduleCommand::Resume { name, catch_up } => {
-            let runs = store.resume(name, as_catch_up(*catch_up), now).await?;
+            let runs = control.resume(name, as_catch_up(*catch_up)).await?;
             output::line(&format!("{name} goes on; {} times of the pause are made up for", runs.len()))?;
         }
         ScheduleCommand::Trigger { name, at, idempotency_key, wait } => {
-            let run = store.trigger(name, at.unwrap_or(now), idempotency_key.as_deref(), now).await?;
+            let run = control.trigger(name, *at, idempotency_key.as_deref()).await?;
             output::line(&format!("run {run}"))?;
             if *wait {
-                return wait_for(&store, run).await;
+                return wait_for(&control, run.into()).await;
             }
         }
-        ScheduleCommand::Explain { name, at, output } => explain(&store, name, *at, output.json).await?,
+        ScheduleCommand::Explain { name, at, output } => explain(store, name, *at, output.json).await?,
     }
     Ok(Outcome::Fine)
 }
 
-/// Gives a store without any schedule those that Sentinel ships with.
-pub async fn begin_with_shipped(store: &Store) -> anyhow::Result<()> {
-    if store.schedules().await?.is_empty() {
-        store.apply(&parse(SHIPPED)?, SystemClock.now()).await?;
-    }
+/// Gives a store the schedules that Sentinel ships with, as far as it lacks them, and those of the settings.
+pub async fn begin(store: &Store, settings: &Settings) -> anyhow::Result<()> {
+    let known = store.schedules().await?;
+    let mut schedules = parse(SHIPPED)?;
+    schedules.retain(|shipped| known.iter().all(|known| known.schedule.name != shipped.name));
+    schedules.retain(|shipped| settings.schedules.iter().all(|given| given.name != shipped.name));
+    schedules.extend(settings.schedules.iter().cloned());
+    store.apply(&schedules, SystemClock.now()).await?;
     Ok(())
 }
 
@@ -77,7 +82,7 @@ fn read(file: &Path) -> anyhow::Result<Vec<Schedule>> {
     let text = fs::read_to_string(file).map_err(|error| Refused(format!("cannot read {}: {error}", file.display())))?;
     let schedules = parse(&text)?;
     for Schedule { name, job, spec, .. } in &schedules {
-        chores::check(job, spec).map_err(|reason| Refused(format!("schedule `{name}`: {reason}")))?;
+        scheduled::check(job, spec).map_err(|reason| Refused(format!("schedule `{name}`: {reason}")))?;
     }
     Ok(schedules)
 }
@@ -98,8 +103,7 @@ fn check(file: &Path, now: Timestamp) -> anyhow::Result<Outcome> {
     Ok(Outcome::Fine)
 }
 
-async fn list(store: &Store, as_json: bool) -> anyhow::Result<()> {
-    let schedules = store.schedules().await?;
+fn list(schedules: &[StoredSchedule], as_json: bool) -> anyhow::Result<()> {
     if as_json {
         return output::json(&schedules.iter().map(value).collect::<Vec<_>>());
     }
@@ -122,9 +126,8 @@ fn value(stored: &StoredSchedule) -> Value {
     value
 }
 
-async fn show(store: &Store, name: &str, as_json: bool) -> anyhow::Result<()> {
-    let stored = store.schedule(name).await?;
-    let decisions = store.decisions(name, None, DECISIONS).await?;
+async fn show(control: &Control, name: &str, as_json: bool) -> anyhow::Result<()> {
+    let (stored, decisions) = control.schedule(name).await?;
     let mut shown = value(&stored);
     if as_json {
         shown["decisions"] = decisions.iter().map(decision_value).collect();
@@ -204,16 +207,12 @@ fn print_all(lines: &[String], as_json: bool) -> anyhow::Result<()> {
 }
 
 /// Waits for the end of a run; a scheduler must do it.
-async fn wait_for(store: &Store, id: scheduler::RunId) -> anyhow::Result<Outcome> {
+async fn wait_for(control: &Control, id: i64) -> anyhow::Result<Outcome> {
     loop {
-        let run = store.run(id).await?;
-        let state = run.state_at(SystemClock.now());
+        let (RunEntry { run, state }, _) = control.run(id).await?;
         if state.is_ended() {
-            output::line(&format!(
-                "run {id} is {}{}",
-                state.as_str(),
-                run.error.map(|e| format!(": {e}")).unwrap_or_default()
-            ))?;
+            let error = run.error.map(|error| format!(": {error}")).unwrap_or_default();
+            output::line(&format!("run {id} is {}{error}", state.as_str()))?;
             return Ok(if state == RunState::Succeeded { Outcome::Fine } else { Outcome::Difference });
         }
         tokio::time::sleep(LOOK).await;
@@ -235,6 +234,10 @@ mod tests {
     #[test]
     fn the_shipped_schedules_can_be_read() {
         let names: Vec<String> = parse(SHIPPED).unwrap().into_iter().map(|schedule| schedule.name).collect();
-        assert_eq!(names, ["checkpoint", "compact", "vacuum"]);
+        let expected = ["backup", "checkpoint", "clean-log", "compact", "drift", "evaluate", "retrain", "vacuum"];
+        assert_eq!(names, expected);
+        for Schedule { name, job, spec, .. } in parse(SHIPPED).unwrap() {
+            assert_eq!(scheduled::check(&job, &spec), Ok(()), "{name}");
+        }
     }
 }

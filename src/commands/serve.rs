@@ -5,15 +5,15 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::Context;
 use api::Service;
 use domain::{Kind, Source};
-
-use jobs::{first_model, follow::follow_predictions};
+use jobs::{control::Control, first_model, follow::follow_predictions};
 use lake::TableName;
+use scheduler::Store;
 use tokio::net::TcpListener;
 
 use crate::{
     Outcome,
     app::App,
-    commands::Unavailable,
+    commands::{Unavailable, runs},
     config::{Settings, SourceKind},
     elsewhere::Elsewhere,
     locks::{Role, RoleLock},
@@ -28,12 +28,14 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Outcome> {
     let restored = app.restore_feed().await?;
     let elsewhere = Elsewhere::new(&app, &settings.data.dir).await?;
     let status = ProgramStatus::without_jobs(&app, settings.model.first_model_rows, elsewhere.clone());
-    let service = service(&app, settings, status).await?;
+    let service = service(&app, settings, status, runs::store(settings).await?).await?;
     tracing::info!("serving http://{}", listener.local_addr()?);
     let cancel = app.cancel.clone();
     let follow = first_model::follow_champion(&app.models, &app.champion, &app.metrics, &app.cancel);
     let feed = follow_predictions(&app.lake, &app.feed, restored, &app.cancel);
     let watch = elsewhere.watch(&app, &app.cancel);
+    let control = service.control.clone();
+    let runs = control.watch_runs(&app.metrics, &app.cancel);
     let serve = api::serve(listener, service, async move { cancel.cancelled().await });
     // A service that has failed leaves nothing to keep current.
     let serve = async {
@@ -41,7 +43,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Outcome> {
         app.cancel.cancel();
         served
     };
-    let (served, (), (), ()) = tokio::join!(serve, follow, feed, watch);
+    let (served, (), (), (), ()) = tokio::join!(serve, follow, feed, watch, runs);
     served.context("the HTTP service ended")?;
     app.close().await;
     Ok(Outcome::Fine)
@@ -57,7 +59,7 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// The service over the opened parts.
-pub async fn service(app: &App, settings: &Settings, status: ProgramStatus) -> anyhow::Result<Service> {
+pub async fn service(app: &App, settings: &Settings, status: ProgramStatus, store: Store) -> anyhow::Result<Service> {
     // What is stored is truer than what the settings intend.
     let stored = app.lake.pin(TableName::Events).await?.texts("SELECT source FROM events LIMIT 1").await?;
     let stored = stored.first().and_then(|row| Source::from_name(&row[0]));
@@ -69,6 +71,7 @@ pub async fn service(app: &App, settings: &Settings, status: ProgramStatus) -> a
         status: Arc::new(status),
         metrics: app.metrics.clone(),
         clock: app.clock.clone(),
+        control: Control::new(app.registry.clone(), app.models.clone(), store, app.clock.clone()),
         simulated,
     })
 }

@@ -1,10 +1,15 @@
 //! `sentinel table`: the lake's tables. Whatever changes one says with `--dry-run` what it would change.
 
-use domain::{Partition, Timestamp};
-use jobs::restore::{self, RestoreReport, SetBack};
+use domain::{Clock, Partition, Timestamp};
+use jobs::{
+    control::REGISTRY,
+    pins,
+    restore::{self, RestoreReport, SetBack},
+};
 use lake::{
     Lake, TableName,
-    maintain::{Compacted, Vacuumed},
+    maintain::{Compacted, Held, Pin, Vacuumed},
+    registry::Registry,
     restore::Restored,
 };
 use serde_json::json;
@@ -13,7 +18,8 @@ use crate::{
     Outcome,
     app::App,
     cli::{TableArg, TableChangeArgs, TableCommand},
-    commands::{Refused, stream},
+    clock::SystemClock,
+    commands::{Refused, runs, stream},
     config::Settings,
     locks::{Role, RoleLock},
     output, settings_to_parts,
@@ -35,7 +41,8 @@ pub async fn run(command: &TableCommand, settings: &Settings) -> anyhow::Result<
         TableCommand::Checkpoint(change) => checkpoint(&lake, change).await?,
         TableCommand::Vacuum { change, retention_hours } => {
             let hours = retention_hours.unwrap_or(settings_to_parts::vacuum_retention_hours(settings));
-            vacuum(&lake, change, hours).await?;
+            let pins = needed(&lake, settings).await?;
+            vacuum(&lake, change, hours, &pins).await?;
         }
         TableCommand::Restore { .. } => {}
     }
@@ -115,14 +122,28 @@ async fn checkpoint(lake: &Lake, change: &TableChangeArgs) -> anyhow::Result<()>
     output::line(&format!("{wrote} a checkpoint of version {}; {before}", plan.version))
 }
 
-async fn vacuum(lake: &Lake, change: &TableChangeArgs, hours: u32) -> anyhow::Result<()> {
+/// The versions that models and backfills need.
+async fn needed(lake: &Lake, settings: &Settings) -> anyhow::Result<Vec<Pin>> {
+    let registry = Registry::open(&settings.data.dir.join(REGISTRY)).await?;
+    Ok(pins::all(lake, &registry, &runs::store(settings).await?, SystemClock.now()).await?)
+}
+
+async fn vacuum(lake: &Lake, change: &TableChangeArgs, hours: u32, pins: &[Pin]) -> anyhow::Result<()> {
     let table = parse(&change.table)?;
-    let done = if change.dry_run { lake.vacuum_plan(table, hours).await? } else { lake.vacuum(table, hours).await? };
-    let Vacuumed { files, bytes, oldest_before, oldest_after, newest } = done;
+    let done = if change.dry_run {
+        lake.vacuum_plan(table, hours, pins).await?
+    } else {
+        lake.vacuum(table, hours, pins).await?
+    };
+    let Vacuumed { files, bytes, oldest_before, oldest_after, newest, held } = done;
     let lost = (oldest_before < oldest_after).then(|| (oldest_before, oldest_after - 1));
     if change.output.json {
         return output::json(&json!({"dry_run": change.dry_run, "files_deleted": files, "bytes_deleted": bytes,
-            "versions_removed": lost.map(|(first, last)| [first, last]), "versions_left": [oldest_after, newest]}));
+            "versions_removed": lost.map(|(first, last)| [first, last]), "versions_left": [oldest_after, newest],
+            "held": held.iter().map(held_value).collect::<Vec<_>>()}));
+    }
+    for Held { pin, files } in &held {
+        output::line(&format!("{files} files are kept for version {}: {}", pin.version, pin.reason))?;
     }
     let deleted = if change.dry_run { "would delete" } else { "deleted" };
     let versions = match lost {
@@ -131,6 +152,10 @@ async fn vacuum(lake: &Lake, change: &TableChangeArgs, hours: u32) -> anyhow::Re
         Some((first, last)) => format!("versions {first} to {last} can no longer be read"),
     };
     output::line(&format!("{deleted} {files} files, {bytes} bytes; {versions}"))
+}
+
+fn held_value(held: &Held) -> serde_json::Value {
+    json!({"version": held.pin.version, "files": held.files, "reason": held.pin.reason})
 }
 
 /// Restores with nobody at work in the data folder: what is folded or shown meanwhile would be what is taken away.

@@ -1,20 +1,30 @@
-//! `sentinel train`: trains a model on the lake's features, registers it and, unless told not to, promotes it.
+//! `sentinel train`: trains a model on the lake's features, registers it and, unless told otherwise, promotes it.
 
-use jobs::train::{TrainRequest, train};
+use jobs::{
+    train::{Then, TrainRequest, train},
+    workshop::Incident,
+};
 
 use crate::{Outcome, app::App, cli::TrainArgs, config::Settings, output, settings_to_parts};
 
 /// Trains and prints the report.
 pub async fn run(args: &TrainArgs, settings: &Settings) -> anyhow::Result<Outcome> {
     let app = App::open(settings).await?;
+    let incident = |(from, to)| Incident { from, to, reason: "left out by hand".to_owned() };
+    let parameters = settings_to_parts::train_parameters(&settings.model);
+    let then = match (args.no_promote, args.candidate) {
+        (true, _) => Then::Register,
+        (_, true) => Then::Nominate { work: None },
+        _ => Then::Promote,
+    };
     let request = TrainRequest {
         from: args.range.from,
         to: args.range.to,
         symbols: args.symbols.clone().unwrap_or_default(),
-        parameters: settings_to_parts::train_parameters(&settings.model),
-        promote: !args.no_promote,
-        actor: "command line".to_owned(),
-        reason: "sentinel train".to_owned(),
+        incidents: args.exclude.iter().copied().map(incident).collect(),
+        delta_version: args.table_version,
+        trim: args.trim,
+        ..TrainRequest::on_every_row(parameters, then, "command line", "sentinel train")
     };
     let report = train(&app.workshop(), &request).await?;
     if args.output.json {

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use ::scheduler::Store;
 use anyhow::Context;
 use domain::Partition;
 use jobs::{
@@ -38,7 +39,8 @@ pub async fn run(args: &UpArgs, settings: &Settings, progress: &Progress) -> any
     let app = App::open(settings).await?;
     app.restore_feed().await?;
     let status = ProgramStatus::with_jobs(&app, settings.model.first_model_rows).await?;
-    let service = serve::service(&app, settings, status).await?;
+    let store = runs::store(settings).await?;
+    let service = serve::service(&app, settings, status, store.clone()).await?;
     info!(data = %settings.data.dir.display(), "serving http://{}", listener.local_addr()?);
     let cancelled = app.cancel.clone();
     let up = Up { app: &app, settings, partitions: &partitions, progress, is_current: CancellationToken::new() };
@@ -49,7 +51,7 @@ pub async fn run(args: &UpArgs, settings: &Settings, progress: &Progress) -> any
         up.ending("training", up.first_model()),
         up.ending("the model registry", up.follow_champion()),
         up.ending("upkeep", up.upkeep()),
-        up.ending("the scheduler", up.scheduler()),
+        up.ending("the scheduler", up.scheduler(store)),
         up.ending("the HTTP service", async {
             Ok(api::serve(listener, service, async move { cancelled.cancelled().await }).await?)
         }),
@@ -135,11 +137,11 @@ impl Up<'_> {
         Ok(())
     }
 
-    async fn scheduler(&self) -> anyhow::Result<()> {
-        let store = runs::store(self.settings).await?;
-        schedule::begin_with_shipped(&store).await?;
-        let (clock, probe) = (self.app.clock.clone(), self.app.probe.clone());
-        scheduler::runner(store, &self.app.lake, self.settings, clock, probe).run(&self.app.cancel).await;
+    async fn scheduler(&self, store: Store) -> anyhow::Result<()> {
+        schedule::begin(&store, self.settings).await?;
+        let app = self.app;
+        let observer = app.metrics.clone();
+        scheduler::runner(store, &app.workshop(), self.settings, app.probe.clone(), observer).run(&app.cancel).await;
         Ok(())
     }
 

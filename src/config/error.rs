@@ -28,6 +28,14 @@ pub enum ConfigError {
         /// What the parser said.
         message: String,
     },
+    /// A schedule of the settings file is none.
+    #[error("{path}, [schedules]: {message}", path = path.display())]
+    Schedule {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
     /// A key that is no setting.
     #[error("`{written}` ({origin}) is not a setting: did you mean `{nearest}`? `sentinel config` lists them all")]
     UnknownKey {

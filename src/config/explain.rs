@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Write};
 
+use scheduler::Schedule;
 use serde::Serialize;
 use toml::Value;
 
@@ -32,6 +33,7 @@ pub fn rows(settings: &Settings, origins: &Origins) -> Vec<Row> {
             rows.extend(own_walks(settings));
         }
     }
+    rows.extend(settings.schedules.iter().map(schedule_row));
     rows.into_iter().map(|(key, value)| Row { origin: origins.of(&key).to_string(), key, value }).collect()
 }
 
@@ -76,8 +78,27 @@ pub fn explain_all() -> String {
             text += &own_walks_commented(&defaults);
         }
     }
-    text
+    text + "\n" + &comment(SCHEDULES) + &comment(EXAMPLE).replace("# ", "#")
 }
+
+/// A schedule of the settings file as it was understood.
+fn schedule_row(schedule: &Schedule) -> (String, Value) {
+    let written = Value::try_from(schedule.written()).unwrap_or_else(|_| Value::String(schedule.job.clone()));
+    (format!("schedules.{}", schedule.name), written)
+}
+
+const SCHEDULES: &str = "\
+Schedules, a table each, in the form that `sentinel schedule apply` takes too. They are applied whenever a scheduler
+starts; one that Sentinel ships with (`sentinel schedule list`) is replaced by its name. The jobs are train, evaluate,
+drift, backup, compact, checkpoint, vacuum and clean-log.";
+
+const EXAMPLE: &str = "\
+[schedules.retrain]
+job = \"train\"
+cron = \"0 */6 * * *\"
+zone = \"UTC\"
+timeout_s = 21600
+spec = { hours = 168, trim = 0.01 }";
 
 const HEADER: &str = "\
 The settings of Sentinel. Every one is listed, commented out at its default: remove its # to change it.

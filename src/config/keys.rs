@@ -218,6 +218,11 @@ pub const SETTINGS: &[Setting] = &[
         "Files that no kept version needs are removed after this many hours, 1 to 87600. Readers of older versions \
          fail."
     ),
+    setting!(
+        lake.log_retention_hours,
+        within(1, 87_600),
+        "Commits by which no version of so many hours is read are removed from a table's log, 1 to 87600."
+    ),
     setting!(model.trees, within(1, 10_000), "Trees of the forest, 1 to 10000. Flag of train: --trees."),
     setting!(model.max_samples, within(2, 65_536), "Rows that each tree is grown from at most, 2 to 65536."),
     setting!(

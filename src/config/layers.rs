@@ -7,6 +7,8 @@ use std::{
 };
 
 use domain::Symbol;
+use jobs::scheduled;
+use scheduler::Schedule;
 use toml::{Table, Value};
 
 use super::{
@@ -15,6 +17,9 @@ use super::{
     keys::{SECTIONS, SETTINGS},
 };
 use crate::cli::{Cli, Command, IngestCommand, SimulatedArgs, SourceArg};
+
+/// The section of a settings file that holds schedules and no settings.
+const SCHEDULES: &str = "schedules";
 
 /// The settings file that is read without being named.
 const FILE_NAME: &str = "sentinel.toml";
@@ -76,6 +81,11 @@ impl Origins {
         self.0.get(key).cloned().unwrap_or(Origin::Default)
     }
 
+    /// Takes note of a schedule of the settings file.
+    pub fn note_schedule(&mut self, name: &str, origin: Origin) {
+        self.0.insert(format!("{SCHEDULES}.{name}"), origin);
+    }
+
     /// Takes note of a later layer.
     pub fn set(&mut self, assignment: Assignment) {
         self.0.insert(assignment.key, assignment.origin);
@@ -108,25 +118,50 @@ impl Assignment {
     }
 }
 
-/// The assignments of a settings file: the one named, else `sentinel.toml` of the current folder where it exists.
+/// What a settings file says.
+#[derive(Debug, Default)]
+pub struct FileLayer {
+    /// Its settings.
+    pub assignments: Vec<Assignment>,
+    /// Its schedules, by name, each with where it stands.
+    pub schedules: Vec<(Schedule, Origin)>,
+}
+
+/// A settings file: the one named, else `sentinel.toml` of the current folder where it exists.
 ///
 /// # Errors
-/// [`ConfigError::Unreadable`], [`ConfigError::NotToml`].
-pub fn file(named: Option<&Path>, current_dir: &Path) -> Result<Vec<Assignment>, ConfigError> {
+/// [`ConfigError::Unreadable`], [`ConfigError::NotToml`], [`ConfigError::Schedule`].
+pub fn file(named: Option<&Path>, current_dir: &Path) -> Result<FileLayer, ConfigError> {
     let path = named.unwrap_or(Path::new(FILE_NAME));
     let text = match fs::read_to_string(current_dir.join(path)) {
         Ok(text) => text,
-        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => return Ok(FileLayer::default()),
         Err(source) => return Err(ConfigError::Unreadable { path: path.to_owned(), source }),
     };
-    let table: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::NotToml {
+    let mut table: Table = text.parse().map_err(|error: toml::de::Error| ConfigError::NotToml {
         path: path.to_owned(),
         line: line_of(&text, error.span().map_or(0, |span| span.start)),
         message: error.message().to_owned(),
     })?;
+    let schedules = table.remove(SCHEDULES).map_or(Ok(Vec::new()), |given| schedules(given, path))?;
     let mut assignments = Vec::new();
     flatten("", table, &Origin::File(path.to_owned()), &mut assignments);
-    Ok(assignments)
+    Ok(FileLayer { assignments, schedules })
+}
+
+/// The schedules of a settings file, each of which says everything about itself.
+fn schedules(given: Value, path: &Path) -> Result<Vec<(Schedule, Origin)>, ConfigError> {
+    let refused = |message: String| ConfigError::Schedule { path: path.to_owned(), message };
+    let Value::Table(tables) = given else {
+        return Err(refused("write a table for each, [schedules.NAME]".to_owned()));
+    };
+    let read = |(name, table): (String, Value)| {
+        let written = serde_json::to_value(table).map_err(|error| refused(format!("`{name}`: {error}")))?;
+        let schedule = Schedule::parse(&name, written).map_err(|error| refused(error.to_string()))?;
+        scheduled::check(&schedule.job, &schedule.spec).map_err(|reason| refused(format!("`{name}`: {reason}")))?;
+        Ok((schedule, Origin::File(path.to_owned())))
+    };
+    tables.into_iter().map(read).collect()
 }
 
 /// The line of a byte of a text, from 1 on.

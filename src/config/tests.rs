@@ -56,10 +56,30 @@ fn the_documented_file_sets_every_setting_to_its_default_once_uncommented() {
         _ => format!("{line}\n"),
     };
     let text: String = explain_all().lines().map(uncomment).collect();
-    let (settings, origins) = load(&text, &[], "sentinel up").unwrap();
-    assert_eq!(settings, Settings::default());
+    let (mut settings, origins) = load(&text, &[], "sentinel up").unwrap();
     let unset: Vec<_> = rows(&settings, &origins).into_iter().filter(|row| row.origin == "default").collect();
     assert_eq!(unset, []);
+    let example: Vec<_> = settings.schedules.drain(..).map(|schedule| (schedule.name, schedule.job)).collect();
+    assert_eq!(example, [("retrain".to_owned(), "train".to_owned())]);
+    assert_eq!(settings, Settings::default());
+}
+
+#[rstest]
+#[case("[schedules.nightly]\njob = \"vacuum\"\ncron = \"@daily\"\n", None)]
+#[case("[schedules]\nnightly = 7\n", Some("schedule `nightly`"))]
+#[case("schedules = 7\n", Some("write a table for each, [schedules.NAME]"))]
+#[case("[schedules.nightly]\njob = \"vacum\"\ncron = \"@daily\"\n", Some("`nightly`: there is no job `vacum`"))]
+#[case("[schedules.nightly]\njob = \"vacuum\"\ncron = \"daily\"\n", Some("sentinel.toml, [schedules]"))]
+fn schedules_stand_in_the_settings_file_too(#[case] text: &str, #[case] refused: Option<&str>) {
+    match (load(text, &[], "sentinel up"), refused) {
+        (Ok((settings, origins)), None) => {
+            let shown = render(&settings, &origins);
+            let line = shown.lines().find(|line| line.starts_with("schedules.nightly = ")).unwrap();
+            assert!(line.contains("vacuum") && line.ends_with("sentinel.toml"), "{line}");
+        }
+        (Err(error), Some(refused)) => assert!(error.to_string().contains(refused), "{error}"),
+        (loaded, _) => panic!("{loaded:?}"),
+    }
 }
 
 #[test]

@@ -21,6 +21,18 @@ impl Data {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
+    /// One whose shipped schedules do not come in between.
+    pub fn quiet() -> Self {
+        let data = Self::new();
+        let shipped: Vec<serde_json::Value> = serde_json::from_str(&data.run("schedule list --json")).unwrap();
+        let yearly = |schedule: &serde_json::Value| {
+            format!("[{}]\njob = {}\ncron = \"@yearly\"\n", schedule["name"].as_str().unwrap(), schedule["job"])
+        };
+        std::fs::write(data.path().join("quiet.toml"), shipped.iter().map(yearly).collect::<String>()).unwrap();
+        data.run("schedule apply quiet.toml");
+        data
+    }
+
     /// Its path.
     pub fn path(&self) -> &Path {
         self.folder.path()
@@ -105,6 +117,17 @@ impl Served {
             assert!(Instant::now() < end, "{path} never said {wanted}, but {answer}");
             thread::sleep(Duration::from_millis(100));
         }
+    }
+
+    /// Sends a JSON body, which must be answered with this status.
+    pub fn post(&self, path: &str, body: &'static str, status: u16) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (told, text) = runtime.block_on(async {
+            let request = reqwest::Client::new().post(format!("http://{}{path}", self.address));
+            let answer = request.header("content-type", "application/json").body(body).send().await.unwrap();
+            (answer.status().as_u16(), answer.text().await.unwrap())
+        });
+        assert_eq!(told, status, "{path}: {text}");
     }
 
     /// Asks the process to end, as Ctrl-C does, and waits for it.

@@ -22,6 +22,7 @@ mod torn;
 mod verify;
 mod windows_peer;
 
+mod life;
 mod schedule;
 
 mod query;
