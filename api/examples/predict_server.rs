@@ -8,6 +8,7 @@ use api::Service;
 use domain::{Clock, Symbol, Timestamp};
 use jobs::{
     active::ActiveModel,
+    control::Control,
     feed::Feed,
     metrics::Metrics,
     status::{PartStatus, Progress, StatusProbe},
@@ -56,12 +57,14 @@ fn train(clock: &impl Clock) -> Result<ActiveModel, Box<dyn Error>> {
 async fn main() -> Result<(), Box<dyn Error>> {
     let address = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8900".to_owned());
     let (_keep, model) = watch::channel(Some(Arc::new(train(&SystemClock)?)));
+    let folder = tempfile::tempdir()?;
     let service = Service {
         model,
         feed: Arc::new(Feed::new()),
         status: Arc::new(NoParts),
         metrics: Arc::new(Metrics::new()),
         clock: Arc::new(SystemClock),
+        control: Control::open(folder.path(), Arc::new(SystemClock)).await?,
         simulated: true,
     };
     let listener = TcpListener::bind(&address).await?;

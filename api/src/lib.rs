@@ -1,7 +1,7 @@
 //! The HTTP service: answers for clients of the original service, documents, probes and numbers for operators.
 //!
 //! Files in the order in which a request meets them. The service reads what the jobs share (`jobs::active`, `feed`,
-//! `status`, `metrics`) and scores with the active model; it never opens a log, a table or a database, never prints,
+//! `status`, `metrics`, `control`) and scores with the active model; it never opens a log, a table or a database, never prints,
 //! and every error it answers with is an RFC 9457 problem.
 
 mod server;
@@ -11,7 +11,11 @@ mod problem;
 mod routes;
 
 mod answers;
+mod posted;
 mod predict;
+
+mod life;
+
 mod start_page;
 
 mod error;

@@ -24,8 +24,8 @@ pub struct AllowedMethods(HashMap<String, HeaderValue>);
 
 impl AllowedMethods {
     /// Reads them from the description of the operations. `HEAD` goes wherever `GET` does.
-    pub fn of(apis: &[MetaApi]) -> Self {
-        let paths = apis.iter().flat_map(|api| &api.paths);
+    pub fn of<'a>(apis: impl IntoIterator<Item = &'a MetaApi>) -> Self {
+        let paths = apis.into_iter().flat_map(|api| &api.paths);
         let allowed = paths.filter_map(|path| {
             let methods = path.operations.iter().map(|operation| match operation.method {
                 Method::GET => "GET, HEAD",

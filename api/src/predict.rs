@@ -183,14 +183,14 @@ impl<'a> ApiExtractor<'a> for Question {
 }
 
 /// JSON, or nothing said about it: the original service took both.
-fn is_json(content_type: Option<&str>) -> bool {
+pub fn is_json(content_type: Option<&str>) -> bool {
     let Some(content_type) = content_type else { return true };
     let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     media_type == "application/json" || (media_type.starts_with("application/") && media_type.ends_with("+json"))
 }
 
 /// Reads at most [`BODY_LIMIT`] bytes. A declared length is held by the HTTP layer, so that it need not be counted.
-async fn read_limited(request: &Request, body: Body) -> Result<Bytes> {
+pub async fn read_limited(request: &Request, body: Body) -> Result<Bytes> {
     let declared = request.headers().get(header::CONTENT_LENGTH);
     let declared: Option<usize> = declared.and_then(|length| length.to_str().ok()?.parse().ok());
     let read = match declared {

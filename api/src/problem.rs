@@ -12,7 +12,7 @@ use poem::{
 };
 use poem_openapi::{
     ApiResponse, Object,
-    error::ParseParamError,
+    error::{ParseParamError, ParsePathError},
     registry::{MetaMediaType, MetaResponse, MetaResponses, Registry},
     types::Type,
 };
@@ -112,6 +112,11 @@ impl Problem {
         if let Some(wrong) = failure.downcast_ref::<ParseParamError>() {
             let part = ProblemPart::new(wrong.name, wrong.reason.clone());
             return Self::of_parts(StatusCode::UNPROCESSABLE_ENTITY, "the query is not valid", vec![part]);
+        }
+        if let Some(wrong) = failure.downcast_ref::<ParsePathError>() {
+            // The framework does not know the name of a part of a path.
+            let detail = format!("the path is not valid: {}", wrong.reason);
+            return Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
         }
         if failure.is::<NotFoundError>() {
             return Self::new(StatusCode::NOT_FOUND, "there is nothing at this path; /docs lists what there is");

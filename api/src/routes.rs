@@ -11,6 +11,7 @@ use bytes::Bytes;
 use domain::{Clock, Symbol};
 use jobs::{
     active::ActiveModel,
+    control::Control,
     feed::{Feed, Origin},
     metrics::{self, Metrics},
     status::{Part, PartState, StatusProbe},
@@ -23,6 +24,7 @@ use crate::{
     answers::{
         Document, Health, Json, MediaType, ModelInfo, Passed, PredictAnswer, ShownPrediction, Stats, SystemStatus,
     },
+    life::Life,
     observe::{AllowedMethods, Observed},
     predict::Question,
     problem::{Problem, ProblemPart, Refusals, Refused},
@@ -45,6 +47,8 @@ pub struct Service {
     pub metrics: Arc<Metrics>,
     /// The present.
     pub clock: Arc<dyn Clock>,
+    /// Models, schedules and runs, to be asked and changed.
+    pub control: Control,
     /// Whether the data are made up, which the pages say.
     pub simulated: bool,
 }
@@ -52,12 +56,13 @@ pub struct Service {
 /// Every route of the service, errors included: the endpoint never fails.
 pub fn routes(service: Service) -> impl Endpoint<Output = Response> {
     let metrics = Arc::clone(&service.metrics);
-    let allowed = AllowedMethods::of(&Operations::meta());
+    let allowed = AllowedMethods::of(Operations::meta().iter().chain(&Life::meta()));
     let documents = Arc::new(OnceLock::new());
+    let life = Life { control: service.control.clone() };
     let operations = Operations { service, documents: Arc::clone(&documents) };
-    let openapi = OpenApiService::new(operations, "Sentinel", env!("CARGO_PKG_VERSION"))
+    let openapi = OpenApiService::new((operations, life), "Sentinel", env!("CARGO_PKG_VERSION"))
         .description(
-            "Predictions, statistics and the state of a running Sentinel. Errors are RFC 9457 problems; their \
+            "Predictions, statistics, models, schedules, runs and the state of a running Sentinel. Errors are RFC 9457 problems; their \
              `detail` is a text for a person.",
         )
         .license(LicenseObject::from("Apache-2.0"));
@@ -76,10 +81,15 @@ struct Operations {
     documents: Arc<OnceLock<Documents>>,
 }
 
+/// The chapters of the document.
 #[derive(Tags)]
-enum Chapter {
+pub enum Chapter {
     /// Asking the model, and what it said.
     Predictions,
+    /// Which models there are, and which one answers.
+    Models,
+    /// What is started when, and what became of it.
+    Runs,
     /// How the program is.
     Operations,
     /// Pages for people and machines that read about the service.

@@ -9,15 +9,22 @@ use api::Service;
 use domain::{Clock, FeatureVector, Prediction, Source, Symbol, Timestamp};
 use jobs::{
     active::ActiveModel,
+    control::{self, Control},
     feed::Feed,
     metrics::Metrics,
     status::{Part, PartState, PartStatus, Progress, StatusProbe},
+};
+use lake::{
+    artifacts,
+    registry::{Registry, TrainedModel, TrainingInputs, TrainingParameters},
 };
 use models::{TrainParameters, TrainingSet};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use rand_distr::{Distribution, StandardNormal};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use scheduler::Schedule;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::{
     net::TcpListener,
     sync::{oneshot, watch},
@@ -35,8 +42,10 @@ pub struct Running {
     pub metrics: Arc<Metrics>,
     pub probe: Arc<FixedProbe>,
     pub ended: JoinHandle<Result<(), api::Error>>,
+    pub control: Control,
     client: Client,
     stop: oneshot::Sender<()>,
+    folder: TempDir,
 }
 
 /// A probe that says what the test wrote down.
@@ -68,12 +77,15 @@ impl Running {
         let online = |name| PartStatus { name, state: PartState::Online, response_time_ms: 0.25, details: None };
         let probe = Arc::new(FixedProbe(Mutex::new(Part::ALL.map(online).to_vec())));
         let (feed, metrics) = (Arc::new(Feed::new()), Arc::new(Metrics::new()));
+        let folder = tempfile::tempdir().unwrap();
+        let control = Control::open(folder.path(), Arc::new(FixedClock)).await.unwrap();
         let service = Service {
             model: receiver,
             feed: Arc::clone(&feed),
             status: Arc::clone(&probe) as Arc<dyn StatusProbe>,
             metrics: Arc::clone(&metrics),
             clock: Arc::new(FixedClock),
+            control: control.clone(),
             simulated: true,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -82,7 +94,7 @@ impl Running {
         let ended = tokio::spawn(api::serve(listener, service, async move {
             let _ = stopped.await;
         }));
-        Self { address, model, feed, metrics, probe, ended, client: Client::new(), stop }
+        Self { address, model, feed, metrics, probe, ended, control, client: Client::new(), stop, folder }
     }
 
     /// A request to be finished by the test.
@@ -121,6 +133,62 @@ impl Running {
         let part = parts.iter_mut().find(|part| part.name == name).unwrap();
         part.state = state;
         part.details = Some(details.to_owned());
+    }
+
+    /// Registers a model that was trained on made-up rows, its file included.
+    pub async fn has_a_model(&self) -> i64 {
+        let model = trained(1).model;
+        let artifact = artifacts::write(&self.folder.path().join(control::MODELS), &model.to_bytes()).unwrap();
+        let (parameters, scale) = (model.parameters(), model.global_scale());
+        let at = Timestamp::from_seconds(NOW);
+        let model = TrainedModel {
+            name: "isolation-forest".to_owned(),
+            parent: None,
+            created: at,
+            code_version: "0.1.0".to_owned(),
+            inputs: TrainingInputs {
+                table: "features".to_owned(),
+                delta_version: 17,
+                predicate: "TRUE".to_owned(),
+                rows: 21_600,
+                rows_dropped: 30,
+                digest: "d1".to_owned(),
+                trimmed: None,
+                from: at,
+                to: at,
+                symbols: vec!["BTC-USDT".to_owned()],
+            },
+            specification_hash: model.specification_hash().to_owned(),
+            seed: parameters.seed,
+            parameters: TrainingParameters {
+                trees: parameters.trees,
+                max_samples: parameters.max_samples,
+                contamination: parameters.contamination,
+                alert_quantile: parameters.alert_quantile,
+            },
+            metrics: json!({}),
+            scaler_means: scale.means,
+            scaler_deviations: scale.deviations,
+            threshold: model.threshold(),
+            artifact,
+        };
+        self.registry().await.register(&model).await.unwrap()
+    }
+
+    /// Damages the file of a model.
+    pub async fn loses_the_file_of(&self, version: i64) {
+        let artifact = self.registry().await.model(version).await.unwrap().model.artifact;
+        std::fs::write(self.folder.path().join(control::MODELS).join(artifact.path), b"torn").unwrap();
+    }
+
+    /// Keeps an hourly schedule of a job.
+    pub async fn has_a_schedule(&self, name: &str, job: &str) {
+        let schedule = Schedule::parse(name, json!({"job": job, "cron": "@hourly"})).unwrap();
+        self.control.store().apply(&[schedule], Timestamp::from_seconds(NOW)).await.unwrap();
+    }
+
+    async fn registry(&self) -> Registry {
+        Registry::open(&self.folder.path().join(control::REGISTRY)).await.unwrap()
     }
 
     /// Asks the service to end.

@@ -1,0 +1,72 @@
+//! The body of an operation that changes something: a JSON object, or nothing where every field may be left out.
+//!
+//! A page of another site cannot send one through a browser: a request that says it comes from there is refused.
+
+use poem::{
+    Request, RequestBody, Result,
+    http::{StatusCode, header},
+};
+use poem_openapi::{
+    ApiExtractor, ApiExtractorType, ExtractParamOptions,
+    registry::{MetaMediaType, MetaRequest, Registry},
+    types::Type,
+};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    predict::{is_json, read_limited},
+    problem::Problem,
+};
+
+/// What was sent.
+pub struct Posted<T>(pub T);
+
+impl<'a, T: DeserializeOwned + Default + Type> ApiExtractor<'a> for Posted<T> {
+    const TYPES: &'static [ApiExtractorType] = &[ApiExtractorType::RequestObject];
+
+    type ParamType = ();
+    type ParamRawType = ();
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+
+    fn request_meta() -> Option<MetaRequest> {
+        let content = vec![MetaMediaType { content_type: "application/json", schema: T::schema_ref() }];
+        Some(MetaRequest { description: None, content, required: false })
+    }
+
+    async fn from_request(
+        request: &'a Request,
+        body: &mut RequestBody,
+        _options: ExtractParamOptions<()>,
+    ) -> Result<Self> {
+        if is_of_another_site(request) {
+            let detail = "this request comes from a page of another site; send it from a program, or from a page of this \
+                          service";
+            return Err(Problem::new(StatusCode::FORBIDDEN, detail).into());
+        }
+        let body = read_limited(request, body.take()?).await?;
+        if body.is_empty() {
+            return Ok(Self(T::default()));
+        }
+        if !is_json(request.content_type()) {
+            let detail = "send the body as JSON, with the header Content-Type: application/json";
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).into());
+        }
+        let refused = |error: serde_json::Error| {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the body is not valid: {error}"))
+        };
+        Ok(Self(serde_json::from_slice(&body).map_err(refused)?))
+    }
+}
+
+/// Whether a browser says that a page of another site sends this. Programs say nothing.
+fn is_of_another_site(request: &Request) -> bool {
+    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    if let Some(site) = header("sec-fetch-site") {
+        return !matches!(site, "same-origin" | "none");
+    }
+    let Some(origin) = header(header::ORIGIN.as_str()) else { return false };
+    origin.split_once("://").map(|(_, host)| host) != header(header::HOST.as_str())
+}
