@@ -1,6 +1,8 @@
 //! The objects that the service answers with. Names and types are a contract with clients of the original service:
 //! fields are added, never renamed. Absent values are `null`.
 
+mod explanation;
+
 use std::{collections::BTreeMap, marker::PhantomData};
 
 use bytes::Bytes;
@@ -22,6 +24,8 @@ use poem_openapi::{
 use serde::Serialize;
 
 use crate::problem::Problem;
+
+pub use explanation::ExplainAnswer;
 
 /// The sample size that scikit-learn calls `auto`.
 const AUTO_SAMPLES: u32 = 256;

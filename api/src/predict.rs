@@ -1,4 +1,4 @@
-//! The body of `POST /predict`: read once and fast, and explained field by field where it is wrong.
+//! The body of `POST /predict` and `/explain`: read once and fast, and explained field by field where it is wrong.
 //!
 //! The limits are those of the original service: z-scores within +-100, deviations at least 0, all six fields there,
 //! numbers as numbers. Unknown fields are ignored.

@@ -22,7 +22,8 @@ use tokio::sync::watch;
 
 use crate::{
     answers::{
-        Document, Health, Json, MediaType, ModelInfo, Passed, PredictAnswer, ShownPrediction, Stats, SystemStatus,
+        Document, ExplainAnswer, Health, Json, MediaType, ModelInfo, Passed, PredictAnswer, ShownPrediction, Stats,
+        SystemStatus,
     },
     life::Life,
     observe::{AllowedMethods, Observed},
@@ -96,7 +97,7 @@ pub enum Chapter {
     Documents,
 }
 
-/// Refusals of `/predict`.
+/// Refusals of `/predict` and `/explain`.
 struct OfPredict;
 
 impl Refusals for OfPredict {
@@ -163,6 +164,14 @@ impl Operations {
         self.service.model.borrow().clone()
     }
 
+    /// The active model, or how far the first one is.
+    fn model(&self) -> Result<Arc<ActiveModel>, Problem> {
+        self.active().ok_or_else(|| {
+            let detail = format!("no model is available yet: the first {}", self.waiting());
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        })
+    }
+
     /// What is missing for requests to be answered in full.
     fn missing(&self) -> Vec<ProblemPart> {
         let offline = |part: &jobs::status::PartStatus| NEEDED.contains(&part.name) && part.state == PartState::Offline;
@@ -191,10 +200,7 @@ impl Operations {
     /// by `/latest-predictions` and `/stats`; it is not written to a table.
     #[oai(path = "/predict", method = "post", operation_id = "predict", tag = "Chapter::Predictions")]
     async fn predict(&self, question: Question) -> Answer<Json<PredictAnswer>, OfPredict> {
-        let Some(active) = self.active() else {
-            let detail = format!("no model is available yet: the first {}", self.waiting());
-            return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).into());
-        };
+        let active = self.model()?;
         let Question { symbol, features } = question;
         let verdict = active.model.verdict(symbol, &features);
         let answer = Json::of(&PredictAnswer {
@@ -205,6 +211,19 @@ impl Operations {
         self.service.metrics.predicted(Origin::Manual, 1, u64::from(verdict.is_anomaly));
         self.service.feed.push_manual(symbol, features, verdict, active.version, self.service.clock.now());
         Ok(answer)
+    }
+
+    /// Explain the verdict on one feature vector
+    ///
+    /// Takes what `/predict` takes and says why it would answer as it does: how much each feature did, what is usual
+    /// for it, and how the row went through the trees of the model. It is not counted and not shown as a prediction.
+    #[oai(path = "/explain", method = "post", operation_id = "explain", tag = "Chapter::Predictions")]
+    async fn explain(&self, question: Question) -> Answer<Json<ExplainAnswer>, OfPredict> {
+        let active = self.model()?;
+        let Question { symbol, features } = question;
+        let explain = move || ExplainAnswer::of(&active, symbol, &features);
+        let answer = tokio::task::spawn_blocking(explain).await.map_err(|error| Problem::internal(&error))?;
+        Ok(Json::of(&answer)?)
     }
 
     /// Whether predictions can be asked for

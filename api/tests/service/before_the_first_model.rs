@@ -30,9 +30,23 @@ async fn a_prediction_is_refused_with_503_and_how_far_the_model_is() {
 }
 
 #[tokio::test]
+async fn an_explanation_is_refused_like_a_prediction() {
+    let service = Running::start(None).await;
+    let response = service.explain(question("BTC-USDT", SPIKE).to_string()).await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let problem = json_of(response).await;
+    assert_eq!(problem["instance"], "/explain");
+    assert_eq!(
+        problem["detail"],
+        "no model is available yet: the first is trained once 5000 feature rows exist, 1234 do"
+    );
+}
+
+#[tokio::test]
 async fn an_invalid_question_is_invalid_with_or_without_a_model() {
     let service = Running::start(None).await;
     assert_eq!(service.predict("{}").await.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(service.explain("{}").await.status(), StatusCode::UNPROCESSABLE_ENTITY);
 }
 
 #[tokio::test]

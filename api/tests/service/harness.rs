@@ -123,8 +123,17 @@ impl Running {
 
     /// The answer to `POST /predict` with this body as JSON.
     pub async fn predict(&self, body: impl Into<String>) -> Response {
-        let request = self.request(Method::POST, "/predict").header("content-type", "application/json");
-        request.body(body.into()).send().await.unwrap()
+        self.post("/predict", body.into()).await
+    }
+
+    /// The answer to `POST /explain` with this body as JSON.
+    pub async fn explain(&self, body: impl Into<String>) -> Response {
+        self.post("/explain", body.into()).await
+    }
+
+    async fn post(&self, path: &str, body: String) -> Response {
+        let request = self.request(Method::POST, path).header("content-type", "application/json");
+        request.body(body).send().await.unwrap()
     }
 
     /// Says that a part is in this state.

@@ -48,6 +48,19 @@ async fn an_invalid_question_is_422(#[case] from: &str, #[case] to: &str, #[case
 }
 
 #[rstest]
+#[case::missing("\"z_score_volume\"", "\"volume\"", "z_score_volume is missing")]
+#[case::text_for_a_number("4.5", "\"4.5\"", "z_score_price must be a number, not text")]
+#[case::above_the_limit("4.5", "100.5", "z_score_price must be within -100 and 100, not 100.5")]
+#[case::strange_symbol("BTC-USDT", "bitcoin", "symbol is wrong: `bitcoin` is not a symbol")]
+#[case::broken("}", "", "the body is not JSON")]
+#[tokio::test]
+async fn what_cannot_be_predicted_cannot_be_explained(#[case] from: &str, #[case] to: &str, #[case] expected: &str) {
+    let service = Running::start(Some(trained(1))).await;
+    let problem = problem(service.explain(VALID.replace(from, to)).await, StatusCode::UNPROCESSABLE_ENTITY).await;
+    assert!(problem["detail"].as_str().unwrap().contains(expected), "{problem}");
+}
+
+#[rstest]
 #[case("limit=0")]
 #[case("limit=501")]
 #[case("limit=-1")]
@@ -82,6 +95,7 @@ async fn an_unknown_path_is_404(#[case] path: &str) {
 #[rstest]
 #[case(Method::GET, "/predict", "POST")]
 #[case(Method::DELETE, "/predict", "POST")]
+#[case(Method::GET, "/explain", "POST")]
 #[case(Method::POST, "/health", "GET, HEAD")]
 #[case(Method::PUT, "/latest-predictions", "GET, HEAD")]
 #[case(Method::OPTIONS, "/", "GET, HEAD")]

@@ -38,6 +38,68 @@ async fn a_market_that_the_model_has_not_seen_is_judged_too() {
 }
 
 #[tokio::test]
+async fn an_explanation_is_that_of_the_model_to_the_bit() {
+    let active = trained(3);
+    let expected = active.model.explain(symbol("BTC-USDT"), &SPIKE);
+    let (threshold, alert_threshold, training_minimum) =
+        (active.model.threshold(), active.model.alert_threshold(), active.model.training_minimum());
+    let service = Running::start(Some(active)).await;
+    let verdict = json_of(service.predict(question("BTC-USDT", SPIKE).to_string()).await).await;
+    let response = service.explain(question("BTC-USDT", SPIKE).to_string()).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["content-type"], "application/json");
+    let features = expected.features.map(|explained| {
+        json!({
+            "feature": explained.feature, "value": explained.value, "contribution": explained.contribution,
+            "share": explained.share, "expected_low": explained.expected_low,
+            "expected_high": explained.expected_high, "deviations": explained.deviations
+        })
+    });
+    assert_eq!(
+        json_of(response).await,
+        json!({
+            "symbol": "BTC-USDT", "anomaly_score": verdict["anomaly_score"], "is_anomaly": true, "model_version": 3,
+            "threshold": threshold, "alert_threshold": alert_threshold, "training_minimum": training_minimum,
+            "features": features,
+            "path": {
+                "mean_depth": expected.path.mean_depth, "training_depth": expected.path.training_depth,
+                "expected_depth": expected.path.expected_depth, "trees": 200,
+                "isolated_within_3_splits": expected.path.isolated_within_3_splits
+            }
+        })
+    );
+}
+
+#[tokio::test]
+async fn an_explanation_leads_with_the_feature_that_stands_out() {
+    let service = Running::start(Some(trained(1))).await;
+    let explain = async |vector| json_of(service.explain(question("BTC-USDT", vector).to_string()).await).await;
+    let price_spike = explain([9.0, 0.1, -0.2, 0.0016, 8.0]).await;
+    let leading = &price_spike["features"][0];
+    assert_eq!((&leading["feature"], &leading["value"]), (&json!("z_score_price"), &json!(9.0)));
+    assert!(leading["share"].as_f64().unwrap() > 0.8, "{price_spike}");
+    assert!(leading["deviations"].as_f64().unwrap() > 8.0, "{price_spike}");
+    assert!((1.5..2.5).contains(&leading["expected_high"].as_f64().unwrap()), "{price_spike}");
+    let volume_spike = explain([0.1, -0.2, 9.0, 0.0016, 8.0]).await;
+    assert_eq!(volume_spike["features"][0]["feature"], "z_score_volume", "{volume_spike}");
+    let greatest = explain([100.0, -100.0, 100.0, 1e308, 1e308]).await;
+    for explained in greatest["features"].as_array().unwrap() {
+        assert!(explained.as_object().unwrap().values().all(|value| !value.is_null()), "{explained}");
+    }
+}
+
+#[tokio::test]
+async fn an_explanation_is_no_prediction() {
+    let service = Running::start(Some(trained(1))).await;
+    let response = service.explain(question("BTC-USDT", SPIKE).to_string()).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(service.get_json("/latest-predictions", StatusCode::OK).await, json!([]));
+    assert_eq!(service.feed.statistics().total.count, 0);
+    let counted = "sentinel_predictions_total{origin=\"manual\"} 1";
+    assert!(!service.get_text("/metrics").await.contains(counted));
+}
+
+#[tokio::test]
 async fn a_body_without_a_media_type_is_taken_as_json() {
     let service = Running::start(Some(trained(1))).await;
     let request = service.request(reqwest::Method::POST, "/predict").body(question("BTC-USDT", SPIKE).to_string());
