@@ -10,12 +10,14 @@ use jobs::{
     active::ActiveModel,
     control::Control,
     feed::Feed,
+    ingest::Intake,
     metrics::Metrics,
     status::{PartStatus, Progress, StatusProbe},
 };
 use models::{TrainParameters, TrainingSet};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use rand_distr::{Distribution, StandardNormal};
+use streams::{EmbeddedLog, TopicSettings};
 use tokio::{net::TcpListener, sync::watch};
 
 struct SystemClock;
@@ -58,13 +60,16 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let address = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8900".to_owned());
     let (_keep, model) = watch::channel(Some(Arc::new(train(&SystemClock)?)));
     let folder = tempfile::tempdir()?;
+    let (metrics, clock) = (Arc::new(Metrics::new()), Arc::new(SystemClock));
+    let log = EmbeddedLog::open(&folder.path().join("events.db"), &TopicSettings::default(), clock.clone()).await?;
     let service = Service {
         model,
         feed: Arc::new(Feed::new()),
         status: Arc::new(NoParts),
-        metrics: Arc::new(Metrics::new()),
-        clock: Arc::new(SystemClock),
-        control: Control::open(folder.path(), Arc::new(SystemClock)).await?,
+        metrics: metrics.clone(),
+        clock: clock.clone(),
+        control: Control::open(folder.path(), clock.clone()).await?,
+        intake: Intake::new(Arc::new(log), metrics, clock),
         simulated: true,
     };
     let listener = TcpListener::bind(&address).await?;

@@ -229,7 +229,7 @@ impl Life {
 
 /// An error of a job as a client sees it.
 #[expect(clippy::needless_pass_by_value, reason = "the signature that `map_err` asks for")]
-fn problem(error: Error) -> Problem {
+pub fn problem(error: Error) -> Problem {
     let status = match error.kind() {
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::Gone => StatusCode::GONE,

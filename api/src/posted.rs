@@ -14,7 +14,7 @@ use poem_openapi::{
 use serde::de::DeserializeOwned;
 
 use crate::{
-    predict::{is_json, read_limited},
+    predict::{BODY_LIMIT, read_limited, refuse_other_types},
     problem::Problem,
 };
 
@@ -41,24 +41,30 @@ impl<'a, T: DeserializeOwned + Default + Type> ApiExtractor<'a> for Posted<T> {
         body: &mut RequestBody,
         _options: ExtractParamOptions<()>,
     ) -> Result<Self> {
-        if is_of_another_site(request) {
-            let detail = "this request comes from a page of another site; send it from a program, or from a page of this \
-                          service";
-            return Err(Problem::new(StatusCode::FORBIDDEN, detail).into());
-        }
-        let body = read_limited(request, body.take()?).await?;
+        refuse_other_sites(request)?;
+        let body = read_limited(request, body.take()?, BODY_LIMIT).await?;
         if body.is_empty() {
             return Ok(Self(T::default()));
         }
-        if !is_json(request.content_type()) {
-            let detail = "send the body as JSON, with the header Content-Type: application/json";
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).into());
-        }
+        refuse_other_types(request)?;
         let refused = |error: serde_json::Error| {
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the body is not valid: {error}"))
         };
         Ok(Self(serde_json::from_slice(&body).map_err(refused)?))
     }
+}
+
+/// Refuses what a page of another site sends through a browser.
+///
+/// # Errors
+/// A problem with status 403.
+pub fn refuse_other_sites(request: &Request) -> Result<(), Problem> {
+    if is_of_another_site(request) {
+        let detail = "this request comes from a page of another site; send it from a program, or from a page of this \
+                      service";
+        return Err(Problem::new(StatusCode::FORBIDDEN, detail));
+    }
+    Ok(())
 }
 
 /// Whether a browser says that a page of another site sends this. Programs say nothing.

@@ -1,7 +1,9 @@
 //! The body of `POST /predict` and `/explain`: read once and fast, and explained field by field where it is wrong.
 //!
 //! The limits are those of the original service: z-scores within +-100, deviations at least 0, all six fields there,
-//! numbers as numbers. Unknown fields are ignored.
+//! numbers as numbers. Unknown fields are ignored. Many questions at once are in `batch`.
+
+mod batch;
 
 use bytes::Bytes;
 use domain::{FEATURE_NAMES, FeatureVector, Symbol, features::MAX_Z_SCORE};
@@ -19,6 +21,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::problem::{Problem, ProblemPart};
+
+pub use batch::{Batch, BatchAnswer, BatchBody};
 
 /// The longest body in bytes; six fields need a few hundred.
 pub const BODY_LIMIT: usize = 64 * 1_024;
@@ -84,8 +88,21 @@ impl Question {
     /// # Errors
     /// A problem with status 422 that names every wrong field.
     pub fn read(body: &[u8]) -> Result<Self, Problem> {
+        Self::read_the("body", body)
+    }
+
+    /// Reads an item of a body with many.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_item(item: &[u8]) -> Result<Self, Problem> {
+        Self::read_the("item", item)
+    }
+
+    /// Reads a text that its sender knows by the noun `what`.
+    fn read_the(what: &str, text: &[u8]) -> Result<Self, Problem> {
         let request: PredictRequest =
-            serde_json::from_slice(body).map_err(|error| explain(body, &error.to_string()))?;
+            serde_json::from_slice(text).map_err(|error| explain(what, text, &error.to_string()))?;
         let features = [
             request.z_score_price,
             request.z_score_log_return,
@@ -96,21 +113,21 @@ impl Question {
         let within = features.iter().zip(LIMITS).all(|(value, (least, most))| (least..=most).contains(value));
         match Symbol::parse(&request.symbol) {
             Ok(symbol) if within => Ok(Self { symbol, features }),
-            _ => Err(explain(body, "a value is outside its limits")),
+            _ => Err(explain(what, text, "a value is outside its limits")),
         }
     }
 }
 
-/// Why `body` was refused. `otherwise` is the reason where each field on its own is right.
-fn explain(body: &[u8], otherwise: &str) -> Problem {
+/// Why the body or item `text` was refused. `otherwise` is the reason where each field on its own is right.
+fn explain(what: &str, text: &[u8], otherwise: &str) -> Problem {
     let refuse = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
-    let value: Value = match serde_json::from_slice(body) {
-        _ if body.is_empty() => return refuse("the body is empty; send a JSON object with six fields".to_owned()),
+    let value: Value = match serde_json::from_slice(text) {
+        _ if text.is_empty() => return refuse(format!("the {what} is empty; send a JSON object with six fields")),
         Ok(value) => value,
-        Err(error) => return refuse(format!("the body is not JSON: {error}")),
+        Err(error) => return refuse(format!("the {what} is not JSON: {error}")),
     };
     let Value::Object(fields) = value else {
-        return refuse("the body must be a JSON object with six fields".to_owned());
+        return refuse(format!("the {what} must be a JSON object with six fields"));
     };
     let symbol = [("symbol", symbol_fault(fields.get("symbol")))];
     let features =
@@ -118,9 +135,9 @@ fn explain(body: &[u8], otherwise: &str) -> Problem {
     let faults: Vec<_> =
         symbol.into_iter().chain(features).filter_map(|(name, fault)| Some(ProblemPart::new(name, fault?))).collect();
     if faults.is_empty() {
-        return refuse(format!("the body is not valid: {otherwise}"));
+        return refuse(format!("the {what} is not valid: {otherwise}"));
     }
-    Problem::of_parts(StatusCode::UNPROCESSABLE_ENTITY, "the body is not valid", faults)
+    Problem::of_parts(StatusCode::UNPROCESSABLE_ENTITY, &format!("the {what} is not valid"), faults)
 }
 
 fn symbol_fault(value: Option<&Value>) -> Option<String> {
@@ -173,13 +190,22 @@ impl<'a> ApiExtractor<'a> for Question {
         body: &mut RequestBody,
         _options: ExtractParamOptions<()>,
     ) -> Result<Self> {
-        if !is_json(request.content_type()) {
-            let detail = "send the body as JSON, with the header Content-Type: application/json";
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail).into());
-        }
-        let body = read_limited(request, body.take()?).await?;
+        refuse_other_types(request)?;
+        let body = read_limited(request, body.take()?, BODY_LIMIT).await?;
         Ok(Self::read(&body)?)
     }
+}
+
+/// Refuses a body that is said to be something else than JSON.
+///
+/// # Errors
+/// A problem with status 415.
+pub fn refuse_other_types(request: &Request) -> Result<(), Problem> {
+    if is_json(request.content_type()) {
+        return Ok(());
+    }
+    let detail = "send the body as JSON, with the header Content-Type: application/json";
+    Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
 }
 
 /// JSON, or nothing said about it: the original service took both.
@@ -189,19 +215,19 @@ pub fn is_json(content_type: Option<&str>) -> bool {
     media_type == "application/json" || (media_type.starts_with("application/") && media_type.ends_with("+json"))
 }
 
-/// Reads at most [`BODY_LIMIT`] bytes. A declared length is held by the HTTP layer, so that it need not be counted.
-pub async fn read_limited(request: &Request, body: Body) -> Result<Bytes> {
+/// Reads at most `limit` bytes. A declared length is held by the HTTP layer, so that it need not be counted.
+pub async fn read_limited(request: &Request, body: Body, limit: usize) -> Result<Bytes> {
     let declared = request.headers().get(header::CONTENT_LENGTH);
     let declared: Option<usize> = declared.and_then(|length| length.to_str().ok()?.parse().ok());
     let read = match declared {
-        Some(length) if length > BODY_LIMIT => Err(ReadBodyError::PayloadTooLarge),
+        Some(length) if length > limit => Err(ReadBodyError::PayloadTooLarge),
         Some(_) => body.into_bytes().await,
-        None => body.into_bytes_limit(BODY_LIMIT).await,
+        None => body.into_bytes_limit(limit).await,
     };
     match read {
         Ok(bytes) => Ok(bytes),
         Err(ReadBodyError::PayloadTooLarge) => {
-            let detail = format!("the body is longer than {BODY_LIMIT} bytes");
+            let detail = format!("the body is longer than {limit} bytes");
             Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into())
         }
         Err(other) => Err(other.into()),

@@ -34,6 +34,8 @@ pub struct Problem {
     pub parts: Vec<ProblemPart>,
     /// The path that was asked for.
     pub instance: Option<String>,
+    /// After how many seconds the same request may succeed; the header `Retry-After`.
+    pub retry_after_s: Option<u32>,
 }
 
 /// What went wrong with the request (RFC 9457).
@@ -90,7 +92,7 @@ impl ProblemPart {
 impl Problem {
     /// A problem with this status.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), parts: Vec::new(), instance: None }
+        Self { status, detail: detail.into(), parts: Vec::new(), instance: None, retry_after_s: None }
     }
 
     /// A problem made of several parts; the detail names all of them.
@@ -102,6 +104,11 @@ impl Problem {
     /// The problem, told of the request to `path`.
     pub fn at(self, path: &str) -> Self {
         Self { instance: Some(path.to_owned()), ..self }
+    }
+
+    /// The problem, with the advice to ask again after so many seconds.
+    pub fn retry_after(self, seconds: u32) -> Self {
+        Self { retry_after_s: Some(seconds), ..self }
     }
 
     /// What a failed handler says to the client. Failures of ours are logged here.
@@ -154,12 +161,15 @@ impl ResponseError for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = self.status;
+        let (status, retry_after_s) = (self.status, self.retry_after_s);
         // Texts and a number always serialise; the empty body is the answer that cannot fail.
         let body = serde_json::to_vec(&ProblemObject::from(self)).unwrap_or_default();
         let mut response = Response::from(body);
         response.set_status(status);
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
+        if let Some(seconds) = retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         response
     }
 }

@@ -13,6 +13,7 @@ use jobs::{
     active::ActiveModel,
     control::Control,
     feed::{Feed, Origin},
+    ingest::Intake,
     metrics::{self, Metrics},
     status::{Part, PartState, StatusProbe},
 };
@@ -25,9 +26,10 @@ use crate::{
         Document, ExplainAnswer, Health, Json, MediaType, ModelInfo, Passed, PredictAnswer, ShownPrediction, Stats,
         SystemStatus,
     },
+    events::Events,
     life::Life,
     observe::{AllowedMethods, Observed},
-    predict::Question,
+    predict::{Batch, BatchAnswer, BatchBody, Question},
     problem::{Problem, ProblemPart, Refusals, Refused},
     start_page,
 };
@@ -50,6 +52,8 @@ pub struct Service {
     pub clock: Arc<dyn Clock>,
     /// Models, schedules and runs, to be asked and changed.
     pub control: Control,
+    /// Takes events into the log.
+    pub intake: Intake,
     /// Whether the data are made up, which the pages say.
     pub simulated: bool,
 }
@@ -57,14 +61,15 @@ pub struct Service {
 /// Every route of the service, errors included: the endpoint never fails.
 pub fn routes(service: Service) -> impl Endpoint<Output = Response> {
     let metrics = Arc::clone(&service.metrics);
-    let allowed = AllowedMethods::of(Operations::meta().iter().chain(&Life::meta()));
+    let allowed = AllowedMethods::of([Operations::meta(), Events::meta(), Life::meta()].iter().flatten());
     let documents = Arc::new(OnceLock::new());
+    let events = Events { intake: service.intake.clone() };
     let life = Life { control: service.control.clone() };
     let operations = Operations { service, documents: Arc::clone(&documents) };
-    let openapi = OpenApiService::new((operations, life), "Sentinel", env!("CARGO_PKG_VERSION"))
+    let openapi = OpenApiService::new((operations, events, life), "Sentinel", env!("CARGO_PKG_VERSION"))
         .description(
-            "Predictions, statistics, models, schedules, runs and the state of a running Sentinel. Errors are RFC 9457 problems; their \
-             `detail` is a text for a person.",
+            "Events, predictions, statistics, models, schedules, runs and the state of a running Sentinel. Errors are RFC 9457 \
+             problems; their `detail` is a text for a person.",
         )
         .license(LicenseObject::from("Apache-2.0"));
     documents.get_or_init(|| Documents { openapi: openapi.spec().into(), explorer: openapi.swagger_ui_html().into() });
@@ -85,6 +90,8 @@ struct Operations {
 /// The chapters of the document.
 #[derive(Tags)]
 pub enum Chapter {
+    /// Giving events to the log.
+    Events,
     /// Asking the model, and what it said.
     Predictions,
     /// Which models there are, and which one answers.
@@ -105,6 +112,18 @@ impl Refusals for OfPredict {
         (413, "The body is longer than 64 KiB."),
         (415, "The body is not said to be JSON."),
         (422, "The body is not JSON, or a field is missing, of another type or outside its limits."),
+        (503, "There is no model yet."),
+    ];
+}
+
+/// Refusals of `/predict/batch`.
+struct OfBatch;
+
+impl Refusals for OfBatch {
+    const STATUSES: &'static [(u16, &'static str)] = &[
+        (413, "The body is longer than 4 MiB or has more than 10 000 items."),
+        (415, "The body is not said to be JSON."),
+        (422, "The body is no JSON array."),
         (503, "There is no model yet."),
     ];
 }
@@ -159,13 +178,18 @@ fn example_symbol() -> Option<String> {
     Some("BTC-USDT".to_owned())
 }
 
+/// What `work` gives, off the threads that serve.
+async fn computed<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Problem::internal(&error))
+}
+
 impl Operations {
     fn active(&self) -> Option<Arc<ActiveModel>> {
         self.service.model.borrow().clone()
     }
 
-    /// The active model, or how far the first one is.
-    fn model(&self) -> Result<Arc<ActiveModel>, Problem> {
+    /// The model that answers, or that there is none yet.
+    fn answering(&self) -> Result<Arc<ActiveModel>, Problem> {
         self.active().ok_or_else(|| {
             let detail = format!("no model is available yet: the first {}", self.waiting());
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
@@ -200,7 +224,7 @@ impl Operations {
     /// by `/latest-predictions` and `/stats`; it is not written to a table.
     #[oai(path = "/predict", method = "post", operation_id = "predict", tag = "Chapter::Predictions")]
     async fn predict(&self, question: Question) -> Answer<Json<PredictAnswer>, OfPredict> {
-        let active = self.model()?;
+        let active = self.answering()?;
         let Question { symbol, features } = question;
         let verdict = active.model.verdict(symbol, &features);
         let answer = Json::of(&PredictAnswer {
@@ -219,11 +243,30 @@ impl Operations {
     /// for it, and how the row went through the trees of the model. It is not counted and not shown as a prediction.
     #[oai(path = "/explain", method = "post", operation_id = "explain", tag = "Chapter::Predictions")]
     async fn explain(&self, question: Question) -> Answer<Json<ExplainAnswer>, OfPredict> {
-        let active = self.model()?;
+        let active = self.answering()?;
         let Question { symbol, features } = question;
         let explain = move || ExplainAnswer::of(&active, symbol, &features);
-        let answer = tokio::task::spawn_blocking(explain).await.map_err(|error| Problem::internal(&error))?;
-        Ok(Json::of(&answer)?)
+        Ok(Json::of(&computed(explain).await?)?)
+    }
+
+    /// Judge many feature vectors
+    ///
+    /// As `/predict`, for up to 10 000 vectors at once. The results are in the order of the vectors; one that is wrong is
+    /// explained in its place, and the others are judged. The newest 500 are shown by `/latest-predictions`.
+    #[oai(path = "/predict/batch", method = "post", operation_id = "predict_batch", tag = "Chapter::Predictions")]
+    async fn predict_batch(&self, body: BatchBody) -> Answer<Json<BatchAnswer>, OfBatch> {
+        let batch = computed(move || Batch::read(&body.0)).await??;
+        let active = self.answering()?;
+        let (feed, metrics) = (Arc::clone(&self.service.feed), Arc::clone(&self.service.metrics));
+        let now = self.service.clock.now();
+        let judge = move || {
+            let verdicts = active.model.verdicts(batch.symbols(), batch.vectors());
+            let anomalies = verdicts.iter().filter(|verdict| verdict.is_anomaly).count();
+            metrics.predicted(Origin::Manual, verdicts.len() as u64, anomalies as u64);
+            feed.push_manual_batch(batch.symbols(), batch.vectors(), &verdicts, active.version, now);
+            Json::of(&batch.answer(active.version, &verdicts))
+        };
+        Ok(computed(judge).await??)
     }
 
     /// Whether predictions can be asked for
@@ -274,8 +317,7 @@ impl Operations {
     #[oai(path = "/stats", method = "get", operation_id = "stats", tag = "Chapter::Predictions")]
     async fn stats(&self) -> Answer<Json<Stats>, OfNothing> {
         let feed = Arc::clone(&self.service.feed);
-        let statistics = tokio::task::spawn_blocking(move || feed.statistics()).await;
-        let statistics = statistics.map_err(|error| Problem::internal(&error))?;
+        let statistics = computed(move || feed.statistics()).await?;
         Ok(Json::of(&Stats::from(&statistics))?)
     }
 

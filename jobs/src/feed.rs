@@ -1,8 +1,9 @@
 //! What was predicted, in memory: the newest predictions and counters over all of them, for the service to show.
 //!
-//! Live predictions come from the stream job, manual ones from `POST /predict`; both are merged by arrival. Live ones
-//! are on disk as well and are restored at start, manual ones end with the process. Memory is bounded by the limits
-//! below. Nothing here reads a clock or computes under its lock: a push is a copy, statistics work on a copy.
+//! Live predictions come from the stream job, manual ones from `POST /predict` and `/predict/batch`; both are merged by
+//! arrival. Live ones are on disk as well and are restored at start, manual ones end with the process. Memory is
+//! bounded by the limits below. Nothing here reads a clock or computes under its lock: a push is a copy, statistics
+//! work on a copy.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -239,7 +240,54 @@ impl Feed {
         let Verdict { anomaly_score, is_anomaly, .. } = verdict;
         let origin = Origin::Manual;
         let item = FeedItem { symbol, timestamp: now, features, anomaly_score, is_anomaly, model_version, origin };
-        self.lock().append_manual(item);
+        let mut tally = Tally::default();
+        tally.count(anomaly_score, is_anomaly);
+        let mut state = self.lock();
+        state.count_manual(symbol, &tally);
+        state.append_manual(item);
+    }
+
+    /// Appends the answers to one request about many vectors that came at `now`, in its order. All are counted, the
+    /// newest [`MANUAL_KEPT`] are shown.
+    ///
+    /// # Panics
+    /// Where the slices have different lengths.
+    pub fn push_manual_batch(
+        &self,
+        symbols: &[Symbol],
+        vectors: &[FeatureVector],
+        verdicts: &[Verdict],
+        model_version: i64,
+        now: Timestamp,
+    ) {
+        assert!(
+            symbols.len() == vectors.len() && vectors.len() == verdicts.len(),
+            "every vector has its symbol and its verdict"
+        );
+        let mut batch = BTreeMap::<Symbol, Tally>::new();
+        for (symbol, verdict) in symbols.iter().zip(verdicts) {
+            batch.entry(*symbol).or_default().count(verdict.anomaly_score, verdict.is_anomaly);
+        }
+        let answers = symbols.iter().zip(vectors).zip(verdicts);
+        let newest = answers.skip(symbols.len().saturating_sub(MANUAL_KEPT));
+        let newest: Vec<_> = newest
+            .map(|((symbol, features), verdict)| FeedItem {
+                symbol: *symbol,
+                timestamp: now,
+                features: *features,
+                anomaly_score: verdict.anomaly_score,
+                is_anomaly: verdict.is_anomaly,
+                model_version,
+                origin: Origin::Manual,
+            })
+            .collect();
+        let mut state = self.lock();
+        for (symbol, tally) in &batch {
+            state.count_manual(*symbol, tally);
+        }
+        for item in newest {
+            state.append_manual(item);
+        }
     }
 
     /// The newest `limit` predictions, of one symbol or of all, oldest of them first.
@@ -311,14 +359,17 @@ impl State {
         }
     }
 
-    fn append_manual(&mut self, item: FeedItem) {
-        self.total.count(item.anomaly_score, item.is_anomaly);
+    fn count_manual(&mut self, symbol: Symbol, tally: &Tally) {
+        self.total.add(tally);
         let room = self.per_symbol.len() < MANUAL_SYMBOLS;
-        if let Some(tally) = self.per_symbol.get_mut(&item.symbol) {
-            tally.count(item.anomaly_score, item.is_anomaly);
+        if let Some(known) = self.per_symbol.get_mut(&symbol) {
+            known.add(tally);
         } else if room {
-            self.per_symbol.entry(item.symbol).or_default().count(item.anomaly_score, item.is_anomaly);
+            self.per_symbol.insert(symbol, *tally);
         }
+    }
+
+    fn append_manual(&mut self, item: FeedItem) {
         if self.manual.len() == MANUAL_KEPT {
             self.manual.pop_front();
         }
@@ -457,6 +508,33 @@ mod tests {
         let kept = scores(&feed.latest(usize::MAX, None));
         assert_eq!((kept.len(), kept[0], kept[LIVE_KEPT - 1]), (LIVE_KEPT, 15_001.0, 25_000.0));
         assert_eq!(feed.statistics().total.count, 25_001);
+    }
+
+    #[test]
+    fn a_manual_batch_greater_than_what_is_kept_is_counted_whole_and_its_newest_are_shown() {
+        let feed = Feed::new();
+        push_manual(&feed, "BTC-USDT", -1.0);
+        let numbers = || (0..700_i32).map(f64::from);
+        let symbols: Vec<_> =
+            numbers().map(|number| symbol(if number < 100.0 { "BTC-USDT" } else { "ETH-USDT" })).collect();
+        let vectors: Vec<_> = numbers().map(|number| [number, 0.0, 0.0, 0.0, 1.0]).collect();
+        let verdicts: Vec<_> =
+            numbers().map(|number| Verdict { anomaly_score: number, is_anomaly: number < 1.0 }).collect();
+        feed.push_manual_batch(&symbols, &vectors, &verdicts, 7, Timestamp::from_seconds(9));
+        feed.push_manual_batch(&[], &[], &[], 7, Timestamp::from_seconds(10));
+        let shown = feed.latest(usize::MAX, None);
+        assert_eq!(scores(&shown), numbers().skip(200).collect::<Vec<_>>());
+        assert!(shown.iter().all(|item| item.model_version == 7 && item.timestamp == Timestamp::from_seconds(9)));
+        assert!(shown.iter().all(|item| item.features[0] == item.anomaly_score && item.origin == Origin::Manual));
+        let statistics = feed.statistics();
+        assert_eq!(statistics.total, Tally { count: 701, anomalies: 2, score_sum: 244_649.0 });
+        assert_eq!(
+            statistics.per_symbol,
+            BTreeMap::from([
+                (symbol("BTC-USDT"), Tally { count: 101, anomalies: 2, score_sum: 4_949.0 }),
+                (symbol("ETH-USDT"), Tally { count: 600, anomalies: 0, score_sum: 239_700.0 }),
+            ])
+        );
     }
 
     #[test]

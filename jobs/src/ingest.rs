@@ -2,10 +2,12 @@
 //!
 //! An interrupted source goes on where the log says it ended, a finished file is reported and not read again. What
 //! may pass (a full disk, a busy file) is waited out; nothing that was acknowledged is lost, nothing comes twice.
-//! A live source has no position: it goes on with what comes, and what came twice is found out by its trade id.
+//! A live source has no position: it goes on with what comes, and what came twice is found out by its trade id. What
+//! clients post is appended before they are answered; waiting is theirs.
 
 mod binance;
 mod connections;
+mod posted;
 
 use std::{
     collections::BTreeSet,
@@ -37,6 +39,11 @@ use crate::{
 };
 
 pub use binance::{FrameCounts, binance};
+pub use posted::{
+    IdempotencyKey, Intake, KeyError, MAX_KEY_BYTES, MAX_POSTED, Refusal, RefusedLine, RefusedLines, TOLD_REFUSED,
+    Taken,
+};
+
 use connections::Connections;
 
 /// Records of one append at full speed.

@@ -1,11 +1,11 @@
-//! `sentinel serve`: the HTTP service alone, over what other processes write.
+//! `sentinel serve`: the HTTP service alone, over what other processes write. It takes events, others fold them.
 
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context;
 use api::Service;
 use domain::{Kind, Source};
-use jobs::{control::Control, first_model, follow::follow_predictions};
+use jobs::{control::Control, first_model, follow::follow_predictions, ingest::Intake};
 use lake::TableName;
 use scheduler::Store;
 use tokio::net::TcpListener;
@@ -72,6 +72,7 @@ pub async fn service(app: &App, settings: &Settings, status: ProgramStatus, stor
         metrics: app.metrics.clone(),
         clock: app.clock.clone(),
         control: Control::new(app.registry.clone(), app.models.clone(), store, app.clock.clone()),
+        intake: Intake::new(app.log.clone(), app.metrics.clone(), app.clock.clone()),
         simulated,
     })
 }

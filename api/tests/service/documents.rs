@@ -36,7 +36,7 @@ async fn every_operation_has_an_id_a_summary_and_described_answers() {
             }
         }
     }
-    assert_eq!(ids.len(), 24);
+    assert_eq!(ids.len(), 26);
 }
 
 #[tokio::test]
@@ -67,6 +67,11 @@ async fn the_limits_of_the_document_are_the_limits_of_the_service() {
     for name in ["rolling_price_std", "rolling_volume_std"] {
         assert_eq!(request["properties"][name]["minimum"], 0.0);
     }
+    let batch = &document["paths"]["/predict/batch"]["post"]["requestBody"]["content"]["application/json"]["schema"];
+    assert_eq!((&batch["type"], &batch["maxItems"]), (&Value::from("array"), &Value::from(10_000)));
+    let key = &document["paths"]["/events"]["post"]["parameters"][0];
+    assert_eq!((&key["name"], &key["in"]), (&Value::from("Idempotency-Key"), &Value::from("header")));
+    assert_eq!(key["schema"]["maxLength"], 255);
     let limit = &document["paths"]["/latest-predictions"]["get"]["parameters"][0];
     assert_eq!(limit["name"], "limit");
     assert_eq!(

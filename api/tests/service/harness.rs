@@ -6,11 +6,12 @@ use std::{
 };
 
 use api::Service;
-use domain::{Clock, FeatureVector, Prediction, Source, Symbol, Timestamp};
+use domain::{Clock, Event, FeatureVector, Prediction, Record, Source, Symbol, Timestamp};
 use jobs::{
     active::ActiveModel,
     control::{self, Control},
     feed::Feed,
+    ingest::Intake,
     metrics::Metrics,
     status::{Part, PartState, PartStatus, Progress, StatusProbe},
 };
@@ -24,9 +25,11 @@ use rand_distr::{Distribution, StandardNormal};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
 use scheduler::Schedule;
 use serde_json::{Value, json};
+use streams::{EmbeddedLog, EventLog, ReadItem, TopicSettings, codec, partition_of};
 use tempfile::TempDir;
 use tokio::{
-    net::TcpListener,
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
     sync::{oneshot, watch},
     task::JoinHandle,
 };
@@ -43,6 +46,7 @@ pub struct Running {
     pub probe: Arc<FixedProbe>,
     pub ended: JoinHandle<Result<(), api::Error>>,
     pub control: Control,
+    pub log: Arc<EmbeddedLog>,
     client: Client,
     stop: oneshot::Sender<()>,
     folder: TempDir,
@@ -79,6 +83,8 @@ impl Running {
         let (feed, metrics) = (Arc::new(Feed::new()), Arc::new(Metrics::new()));
         let folder = tempfile::tempdir().unwrap();
         let control = Control::open(folder.path(), Arc::new(FixedClock)).await.unwrap();
+        let (path, topic) = (folder.path().join("events.db"), TopicSettings::default());
+        let log = Arc::new(EmbeddedLog::open(&path, &topic, Arc::new(FixedClock)).await.unwrap());
         let service = Service {
             model: receiver,
             feed: Arc::clone(&feed),
@@ -86,6 +92,7 @@ impl Running {
             metrics: Arc::clone(&metrics),
             clock: Arc::new(FixedClock),
             control: control.clone(),
+            intake: Intake::new(Arc::clone(&log) as Arc<dyn EventLog>, Arc::clone(&metrics), Arc::new(FixedClock)),
             simulated: true,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -94,7 +101,7 @@ impl Running {
         let ended = tokio::spawn(api::serve(listener, service, async move {
             let _ = stopped.await;
         }));
-        Self { address, model, feed, metrics, probe, ended, control, client: Client::new(), stop, folder }
+        Self { address, model, feed, metrics, probe, ended, control, log, client: Client::new(), stop, folder }
     }
 
     /// A request to be finished by the test.
@@ -134,6 +141,34 @@ impl Running {
     async fn post(&self, path: &str, body: String) -> Response {
         let request = self.request(Method::POST, path).header("content-type", "application/json");
         request.body(body).send().await.unwrap()
+    }
+
+    /// The beginning of the answer to `POST path` with a body that is said to have this length and is not sent.
+    pub async fn announce(&self, path: &str, length: usize) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: here\r\ncontent-length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = vec![0; "HTTP/1.1 200".len()];
+        stream.read_exact(&mut answer).await.unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+
+    /// The events of a market that are in the log, in the order of their offsets.
+    pub async fn logged(&self, market: &str) -> Vec<Event> {
+        let partition = partition_of(symbol(market), self.log.partitions());
+        let batches = self.log.read(partition, 0, 1_000).await.unwrap().into_iter().filter_map(|item| match item {
+            ReadItem::Batch(batch) => Some(batch),
+            ReadItem::Gap { .. } => None,
+        });
+        let mut events = Vec::new();
+        for batch in batches {
+            for record in batch.records().filter(|record| record.key == market.as_bytes()) {
+                if let Record::Event(event) = codec::decode(record.key, record.value).unwrap() {
+                    events.push(event);
+                }
+            }
+        }
+        events
     }
 
     /// Says that a part is in this state.

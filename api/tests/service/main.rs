@@ -1,7 +1,7 @@
 //! The service over a real socket: before the first model, with it, and when asked for what it does not give.
 //!
-//! The model is trained for these tests, registry and runs are in a folder of their own; log and lake are not there, a
-//! fixed probe speaks for them.
+//! The model is trained for these tests; registry, runs and log are in a folder of their own; the lake is not there, and
+//! a fixed probe speaks for the parts.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail at any line")]
 
@@ -9,6 +9,9 @@ mod harness;
 
 mod before_the_first_model;
 mod with_a_model;
+
+mod batch;
+mod intake;
 
 mod life;
 
