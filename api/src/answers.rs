@@ -256,6 +256,48 @@ impl Example for ShownPrediction {
     }
 }
 
+/// A live prediction as the stream tells it.
+#[derive(Serialize, Object)]
+#[oai(example)]
+pub struct LivePrediction {
+    /// Partition and offset of the record that caused it, as `partition:offset`; a repeat after a crash has the same.
+    pub id: String,
+    /// The prediction.
+    #[serde(flatten)]
+    #[oai(flatten)]
+    pub prediction: ShownPrediction,
+}
+
+impl From<&FeedItem> for LivePrediction {
+    fn from(item: &FeedItem) -> Self {
+        let id = item.position.map(|(partition, offset)| format!("{partition}:{offset}"));
+        Self { id: id.unwrap_or_default(), prediction: item.into() }
+    }
+}
+
+impl Example for LivePrediction {
+    fn example() -> Self {
+        Self { id: "0:21644".to_owned(), prediction: ShownPrediction::example() }
+    }
+}
+
+/// Events that a reader of the stream is not told.
+#[derive(Serialize, Object)]
+#[oai(example)]
+pub struct Missed {
+    /// How many, of all kinds and markets; null where nobody knows.
+    #[oai(nullable)]
+    pub count: Option<u64>,
+    /// Why.
+    pub reason: String,
+}
+
+impl Example for Missed {
+    fn example() -> Self {
+        Self { count: Some(312), reason: "these events are not in memory any more".to_owned() }
+    }
+}
+
 /// The parts of the program and how they are.
 #[derive(Serialize, Object)]
 #[oai(example)]

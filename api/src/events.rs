@@ -45,7 +45,7 @@ const KEY_HEADER: &str = "Idempotency-Key";
 const RETRY_AFTER_S: u32 = 5;
 
 /// The operations.
-pub struct Events {
+pub struct EventOperations {
     /// Where events go.
     pub intake: Intake,
 }
@@ -65,7 +65,7 @@ impl Refusals for OfEvents {
 }
 
 #[OpenApi]
-impl Events {
+impl EventOperations {
     /// Append events to the log
     ///
     /// The body is one event, or one a line. The answer comes when the events are on disk; what is no event is left out

@@ -5,6 +5,7 @@
 //! a table or a database, never prints, and every error it answers with is an RFC 9457 problem.
 
 mod server;
+mod socket;
 
 mod observe;
 mod problem;
@@ -17,10 +18,12 @@ mod predict;
 mod events;
 mod life;
 
+mod stream;
+
 mod start_page;
 
 mod error;
 
 pub use error::Error;
-pub use routes::{Service, routes};
+pub use routes::Service;
 pub use server::{SHUTDOWN_LIMIT, serve};

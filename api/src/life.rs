@@ -2,7 +2,7 @@
 //!
 //! What they read and change, `jobs::control` does; here it gets names, statuses and a document.
 
-mod answers;
+pub mod answers;
 
 use domain::{ErrorKind, Timestamp};
 use jobs::{

@@ -18,7 +18,10 @@ use jobs::{
     status::{Part, PartState, StatusProbe},
 };
 use poem::{Endpoint, IntoEndpoint, Response, http::StatusCode};
-use poem_openapi::{LicenseObject, OpenApi, OpenApiService, Tags, param::Query};
+use poem_openapi::{
+    LicenseObject, OpenApi, OpenApiService, Tags,
+    param::{Header, Query},
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -26,12 +29,13 @@ use crate::{
         Document, ExplainAnswer, Health, Json, MediaType, ModelInfo, Passed, PredictAnswer, ShownPrediction, Stats,
         SystemStatus,
     },
-    events::Events,
+    events::EventOperations,
     life::Life,
     observe::{AllowedMethods, Observed},
     predict::{Batch, BatchAnswer, BatchBody, Question},
     problem::{Problem, ProblemPart, Refusals, Refused},
     start_page,
+    stream::{Events, Kind, Opened, Wanted},
 };
 
 /// The parts without which requests cannot be answered in full. The registry belongs to [`Part::Model`].
@@ -58,15 +62,15 @@ pub struct Service {
     pub simulated: bool,
 }
 
-/// Every route of the service, errors included: the endpoint never fails.
-pub fn routes(service: Service) -> impl Endpoint<Output = Response> {
+/// Every route of the service over which `events` are told, errors included: the endpoint never fails.
+pub fn routes(service: Service, events: Events) -> impl Endpoint<Output = Response> {
     let metrics = Arc::clone(&service.metrics);
-    let allowed = AllowedMethods::of([Operations::meta(), Events::meta(), Life::meta()].iter().flatten());
+    let allowed = AllowedMethods::of([Operations::meta(), EventOperations::meta(), Life::meta()].iter().flatten());
     let documents = Arc::new(OnceLock::new());
-    let events = Events { intake: service.intake.clone() };
+    let intake = EventOperations { intake: service.intake.clone() };
     let life = Life { control: service.control.clone() };
-    let operations = Operations { service, documents: Arc::clone(&documents) };
-    let openapi = OpenApiService::new((operations, events, life), "Sentinel", env!("CARGO_PKG_VERSION"))
+    let operations = Operations { service, events, documents: Arc::clone(&documents) };
+    let openapi = OpenApiService::new((operations, intake, life), "Sentinel", env!("CARGO_PKG_VERSION"))
         .description(
             "Events, predictions, statistics, models, schedules, runs and the state of a running Sentinel. Errors are RFC 9457 \
              problems; their `detail` is a text for a person.",
@@ -84,6 +88,7 @@ struct Documents {
 
 struct Operations {
     service: Service,
+    events: Events,
     documents: Arc<OnceLock<Documents>>,
 }
 
@@ -173,9 +178,21 @@ fn default_limit() -> u16 {
     100
 }
 
+fn every_kind() -> Vec<Kind> {
+    Kind::ALL.to_vec()
+}
+
 #[expect(clippy::unnecessary_wraps, reason = "the parameter is optional, and so is its example")]
 fn example_symbol() -> Option<String> {
     Some("BTC-USDT".to_owned())
+}
+
+/// The symbol that a query names.
+fn symbol_of(text: Option<&str>) -> Result<Option<Symbol>, Problem> {
+    text.map(Symbol::parse).transpose().map_err(|error| {
+        let part = ProblemPart::new("symbol", format!("is wrong: {error}"));
+        Problem::of_parts(StatusCode::UNPROCESSABLE_ENTITY, "the query is not valid", vec![part])
+    })
 }
 
 /// What `work` gives, off the threads that serve.
@@ -296,12 +313,32 @@ impl Operations {
         #[oai(example = "example_symbol", validator(pattern = "^[A-Z0-9]+-[A-Z0-9]+$", max_length = 31))]
         symbol: Query<Option<String>>,
     ) -> Answer<Json<Vec<ShownPrediction>>, OfQuery> {
-        let symbol = symbol.0.as_deref().map(Symbol::parse).transpose().map_err(|error| {
-            let part = ProblemPart::new("symbol", format!("is wrong: {error}"));
-            Problem::of_parts(StatusCode::UNPROCESSABLE_ENTITY, "the query is not valid", vec![part])
-        })?;
+        let symbol = symbol_of(symbol.0.as_deref())?;
         let items = self.service.feed.latest(usize::from(limit.0), symbol);
         Ok(Json::of(&items.iter().map(ShownPrediction::from).collect::<Vec<_>>())?)
+    }
+
+    /// What happens, as it happens
+    ///
+    /// Server-sent events. `prediction`: a live prediction as it is made, before it is in a table. `status`: the object
+    /// of `/system-status` at the beginning and whenever a part changes. `run`: a run whose state changed. Ids grow; a
+    /// client that comes back with the last of them gets what it missed. `missed`: events that it is not told, because
+    /// it read too slowly or came back too late; the stream goes on with the oldest of the newest 10 000.
+    #[oai(path = "/stream", method = "get", operation_id = "stream", tag = "Chapter::Predictions")]
+    async fn stream(
+        &self,
+        /// Predictions for one market only.
+        #[oai(example = "example_symbol", validator(pattern = "^[A-Z0-9]+-[A-Z0-9]+$", max_length = 31))]
+        symbol: Query<Option<String>>,
+        /// Which events, separated by commas.
+        #[oai(default = "every_kind", explode = false)]
+        kinds: Query<Vec<Kind>>,
+        /// The id of the last event that was seen.
+        #[oai(name = "Last-Event-ID")]
+        last_event_id: Header<Option<String>>,
+    ) -> Answer<Opened, OfQuery> {
+        let wanted = Wanted::new(&kinds.0, symbol_of(symbol.0.as_deref())?);
+        Ok(self.events.open(wanted, last_event_id.0.as_deref()))
     }
 
     /// The parts of the program

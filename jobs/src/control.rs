@@ -2,7 +2,7 @@
 //!
 //! Whoever asks is named by what it writes. A model that cannot be loaded is never made champion.
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 
 use domain::{Clock, Timestamp};
 use lake::registry::{
@@ -102,6 +102,35 @@ pub struct RunEntry {
     pub run: Run,
     /// Where it is.
     pub state: RunState,
+}
+
+/// Where the runs were at the last look, for [`Control::changed_runs`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeenRuns {
+    /// The newest line of their histories; none before the first look.
+    line: Option<i64>,
+    states: BTreeMap<RunId, RunState>,
+}
+
+impl SeenRuns {
+    fn going(&self) -> Vec<RunId> {
+        let going = self.states.iter().filter(|(_, state)| **state == RunState::Running);
+        going.map(|(id, _)| *id).collect()
+    }
+
+    /// Takes in a run; whether its state is another than it was.
+    fn see(&mut self, entry: &RunEntry) -> bool {
+        self.states.insert(entry.run.id, entry.state) != Some(entry.state)
+    }
+
+    /// Keeps few of those that have ended.
+    fn forget(&mut self) {
+        let surplus = self.states.len().saturating_sub(RUNS as usize);
+        let ended = self.states.iter().filter(|(_, state)| state.is_ended()).map(|(id, _)| *id);
+        for id in ended.take(surplus).collect::<Vec<_>>() {
+            self.states.remove(&id);
+        }
+    }
 }
 
 /// Which runs are asked for.
@@ -329,6 +358,35 @@ impl Control {
         Ok((RunEntry { state: run.state_at(self.clock.now()), run }, history))
     }
 
+    /// The runs whose state is another than at the look before, oldest first; at the first look none, it is what the
+    /// second is compared with.
+    ///
+    /// Few rows are read, however many runs there are: what a line of history tells of, and what an owner does, whose
+    /// silence no line tells.
+    ///
+    /// # Errors
+    /// Where the store cannot be read; the next look makes up for it.
+    pub async fn changed_runs(&self, seen: &mut SeenRuns) -> Result<Vec<RunEntry>, Error> {
+        let newest = self.store.newest_line().await?;
+        let mut runs = match seen.line {
+            None => self.store.runs(None, RUNS).await?,
+            Some(line) if line < newest => self.store.told_of_since(line, RUNS).await?,
+            Some(_) => Vec::new(),
+        };
+        for id in seen.going() {
+            if runs.iter().all(|run| run.id != id) {
+                runs.push(self.store.run(id).await?);
+            }
+        }
+        runs.sort_by_key(|run| run.id);
+        let now = self.clock.now();
+        let entries = runs.into_iter().map(|run| RunEntry { state: run.state_at(now), run });
+        let changed: Vec<_> = entries.filter(|entry| seen.see(entry)).collect();
+        seen.forget();
+        let is_first = seen.line.replace(newest).is_none();
+        Ok(if is_first { Vec::new() } else { changed })
+    }
+
     /// Tells the metrics again and again how the runs are, for a process that has no scheduler, until it is cancelled.
     pub async fn watch_runs(&self, metrics: &Metrics, cancel: &CancellationToken) {
         let jobs = scheduled::names();
@@ -367,6 +425,7 @@ impl Control {
 mod tests {
     use domain::ErrorKind;
     use models::TrainParameters;
+    use scheduler::NewRun;
 
     use super::*;
     use crate::{
@@ -439,6 +498,48 @@ mod tests {
         assert_eq!(control.promote(9, None, "ann", "").await.unwrap_err().kind(), ErrorKind::NotFound);
         assert!(control.pin(version, true, "ann", "for the audit").await.unwrap());
         assert!(control.model(Some(version)).await.unwrap().entry.is_pinned);
+    }
+
+    #[tokio::test]
+    async fn a_run_is_told_once_for_each_state_in_which_a_look_finds_it() {
+        let (_folder, _workshop, control) = control().await;
+        let new = |job: &str| NewRun {
+            job: job.to_owned(),
+            spec: serde_json::json!({}),
+            slices: Vec::new(),
+            idempotency_key: None,
+        };
+        let (store, now) = (control.store(), control.clock.now());
+        let first = store.create(&new("fill"), now).await.unwrap();
+        let mut seen = SeenRuns::default();
+        assert_eq!(control.changed_runs(&mut seen).await.unwrap(), []);
+        let second = store.create(&new("fill"), now).await.unwrap();
+        // Its lease is over at once: nobody says that its owner is silent.
+        store.claim(first, "ann", now, Duration::ZERO).await.unwrap();
+        let mut states = async || -> Vec<(RunId, RunState)> {
+            let changed = control.changed_runs(&mut seen).await.unwrap();
+            changed.iter().map(|entry| (entry.run.id, entry.state)).collect()
+        };
+        assert_eq!(states().await, [(first, RunState::Interrupted), (second, RunState::Pending)]);
+        assert_eq!(states().await, []);
+        store.claim(second, "ann", now, Duration::from_secs(30)).await.unwrap();
+        assert_eq!(states().await, [(second, RunState::Running)]);
+        store.request_cancel(first, now).await.unwrap();
+        assert_eq!(states().await, [(first, RunState::Cancelled)]);
+        store.reopen(first, now).await.unwrap();
+        assert_eq!(states().await, [(first, RunState::Pending)]);
+        assert_eq!(states().await, []);
+    }
+
+    #[test]
+    fn an_owner_that_fell_silent_is_looked_for_and_ended_runs_are_forgotten() {
+        let running = |id: i64| (RunId::from(id), RunState::Running);
+        let ended = |id: i64| (RunId::from(id), RunState::Succeeded);
+        let states = [running(1)].into_iter().chain((2..=1_005).map(ended)).chain([running(1_006)]);
+        let mut seen = SeenRuns { line: Some(7), states: states.collect() };
+        seen.forget();
+        assert_eq!(seen.going(), [RunId::from(1), RunId::from(1_006)]);
+        assert_eq!((seen.states.len(), seen.states.contains_key(&RunId::from(8))), (RUNS as usize, true));
     }
 
     #[tokio::test]

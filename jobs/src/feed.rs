@@ -3,15 +3,17 @@
 //! Live predictions come from the stream job, manual ones from `POST /predict` and `/predict/batch`; both are merged by
 //! arrival. Live ones are on disk as well and are restored at start, manual ones end with the process. Memory is
 //! bounded by the limits below. Nothing here reads a clock or computes under its lock: a push is a copy, statistics
-//! work on a copy.
+//! work on a copy. Who follows the live ones shares them with the feed and asks for them when it likes: a push waits
+//! for nobody.
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use domain::{FEATURE_NAMES, FeatureVector, Prediction, Symbol, Timestamp};
+use domain::{FEATURE_NAMES, FeatureVector, Offset, Partition, Prediction, Symbol, Timestamp};
 use models::Verdict;
+use tokio::sync::watch;
 
 /// Live predictions kept.
 pub const LIVE_KEPT: usize = 10_000;
@@ -66,6 +68,8 @@ pub struct FeedItem {
     pub model_version: i64,
     /// Who asked.
     pub origin: Origin,
+    /// Partition and offset of the record that caused a live prediction; a manual one has none.
+    pub position: Option<(Partition, Offset)>,
 }
 
 impl From<&Prediction> for FeedItem {
@@ -78,6 +82,7 @@ impl From<&Prediction> for FeedItem {
             is_anomaly: prediction.is_anomaly,
             model_version: prediction.model_version,
             origin: Origin::Live,
+            position: Some((prediction.partition, prediction.offset)),
         }
     }
 }
@@ -166,11 +171,15 @@ pub struct Statistics {
 #[derive(Debug, Default)]
 pub struct Feed {
     state: Mutex<State>,
+    /// Wakes those that follow.
+    came: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     arrivals: u64,
+    /// Live predictions appended so far; the newest of them end `live`.
+    appended: u64,
     live: VecDeque<Arrived>,
     manual: VecDeque<Arrived>,
     total: Tally,
@@ -183,7 +192,43 @@ const HISTORY: u64 = 0;
 #[derive(Debug)]
 struct Arrived {
     number: u64,
-    item: FeedItem,
+    item: Arc<FeedItem>,
+}
+
+/// Live predictions that a follower has not seen before.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct News {
+    /// Those that the feed still keeps, in their order.
+    pub items: Vec<Arc<FeedItem>>,
+    /// How many came before them and are gone.
+    pub lost: u64,
+}
+
+/// Sees every live prediction once, as far as the feed keeps it.
+#[derive(Debug)]
+pub struct Follower {
+    feed: Arc<Feed>,
+    came: watch::Receiver<()>,
+    /// Live predictions seen.
+    seen: u64,
+}
+
+impl Follower {
+    /// What came live since the call before; waits until something has.
+    ///
+    /// A call that is given up loses nothing.
+    pub async fn news(&mut self) -> News {
+        loop {
+            self.came.mark_unchanged();
+            let (news, appended) = self.feed.lock().after(self.seen);
+            if appended > self.seen {
+                self.seen = appended;
+                return news;
+            }
+            let goes_on = self.came.changed().await.is_ok();
+            assert!(goes_on, "the feed holds the sender, and this the feed");
+        }
+    }
 }
 
 impl Feed {
@@ -194,7 +239,8 @@ impl Feed {
     }
 
     /// Takes over what the lake holds: counters over every stored prediction, and the newest of them, oldest first
-    /// (at most [`LIVE_KEPT`] are used). The newest are part of the counters and are not counted again.
+    /// (at most [`LIVE_KEPT`] are used). The newest are part of the counters and are not counted again. To be called
+    /// before anybody follows.
     pub fn restore(&self, counters: impl IntoIterator<Item = (Symbol, Tally)>, newest: &[Prediction]) {
         let counters: Vec<_> = counters.into_iter().collect();
         let mut state = self.lock();
@@ -211,6 +257,18 @@ impl Feed {
         let mut state = self.lock();
         state.count(batch.iter().map(|(symbol, tally)| (*symbol, tally)));
         state.append_live(predictions);
+        drop(state);
+        if !predictions.is_empty() {
+            self.came.send_replace(());
+        }
+    }
+
+    /// Follows what is pushed live from now on.
+    #[must_use]
+    pub fn follow(self: &Arc<Self>) -> Follower {
+        let came = self.came.subscribe();
+        let seen = self.lock().appended;
+        Follower { feed: Arc::clone(self), came, seen }
     }
 
     /// Takes in predictions about the past, in any order of calls: they are counted, and shown by their event time
@@ -239,7 +297,8 @@ impl Feed {
     ) {
         let Verdict { anomaly_score, is_anomaly, .. } = verdict;
         let origin = Origin::Manual;
-        let item = FeedItem { symbol, timestamp: now, features, anomaly_score, is_anomaly, model_version, origin };
+        let (timestamp, position) = (now, None);
+        let item = FeedItem { symbol, timestamp, features, anomaly_score, is_anomaly, model_version, origin, position };
         let mut tally = Tally::default();
         tally.count(anomaly_score, is_anomaly);
         let mut state = self.lock();
@@ -279,6 +338,7 @@ impl Feed {
                 is_anomaly: verdict.is_anomaly,
                 model_version,
                 origin: Origin::Manual,
+                position: None,
             })
             .collect();
         let mut state = self.lock();
@@ -342,16 +402,26 @@ impl State {
         self.live.drain(..surplus);
         for prediction in kept {
             self.arrivals += 1;
-            self.live.push_back(Arrived { number: self.arrivals, item: prediction.into() });
+            self.live.push_back(Arrived { number: self.arrivals, item: Arc::new(prediction.into()) });
         }
+        self.appended += predictions.len() as u64;
         assert!(self.live.len() <= LIVE_KEPT, "the surplus was drained");
+    }
+
+    /// What was appended after the first `seen`, and how many were appended in all.
+    fn after(&self, seen: u64) -> (News, u64) {
+        let unseen = self.appended - seen;
+        let kept = usize::try_from(unseen).unwrap_or(usize::MAX).min(self.live.len());
+        let newest = self.live.iter().skip(self.live.len() - kept);
+        let items = newest.map(|arrived| Arc::clone(&arrived.item)).collect();
+        (News { items, lost: unseen - kept as u64 }, self.appended)
     }
 
     /// Puts the past in front of what arrived live, ordered by event time; the oldest go where there is no room.
     fn merge_history(&mut self, predictions: &[&Prediction]) {
         let known = self.live.partition_point(|arrived| arrived.number == HISTORY);
-        let mut history: Vec<FeedItem> = self.live.drain(..known).map(|arrived| arrived.item).collect();
-        history.extend(predictions.iter().map(|prediction| FeedItem::from(*prediction)));
+        let mut history: Vec<Arc<FeedItem>> = self.live.drain(..known).map(|arrived| arrived.item).collect();
+        history.extend(predictions.iter().map(|prediction| Arc::new(FeedItem::from(*prediction))));
         history.sort_by_key(|item| item.timestamp);
         let room = LIVE_KEPT - self.live.len();
         for item in history.into_iter().rev().take(room) {
@@ -374,7 +444,7 @@ impl State {
             self.manual.pop_front();
         }
         self.arrivals += 1;
-        self.manual.push_back(Arrived { number: self.arrivals, item });
+        self.manual.push_back(Arrived { number: self.arrivals, item: Arc::new(item) });
     }
 
     /// Live and manual predictions merged, the newest arrival first.
@@ -386,7 +456,7 @@ impl State {
             (None, _) => manual.next(),
             (Some(_), _) => live.next(),
         })
-        .map(|arrived| &arrived.item)
+        .map(|arrived| &*arrived.item)
     }
 }
 
@@ -484,6 +554,29 @@ mod tests {
         assert_eq!(scores(&feed.latest(2, Some(symbol("BTC-USDT")))), [3.0, 4.0]);
         assert_eq!(feed.latest(2, Some(symbol("XRP-USDT"))), []);
         assert_eq!(feed.latest(2, None).iter().map(|i| i.origin).collect::<Vec<_>>(), [Origin::Live, Origin::Manual]);
+    }
+
+    #[tokio::test]
+    async fn a_follower_sees_every_live_prediction_once_and_is_told_how_many_it_lost() {
+        let feed = Arc::new(Feed::new());
+        feed.restore([], &[live(1, "BTC-USDT")]);
+        feed.push_live(&[live(2, "BTC-USDT")]);
+        let mut follower = feed.follow();
+        feed.push_live(&[live(3, "BTC-USDT"), live(4, "ETH-USDT")]);
+        push_manual(&feed, "BTC-USDT", 5.0);
+        feed.push_older(&[live(6, "BTC-USDT")]);
+        feed.push_live(&[live(7, "BTC-USDT")]);
+        let offsets =
+            |news: &News| news.items.iter().map(|item| item.position.unwrap_or_default().1).collect::<Vec<_>>();
+        let news = follower.news().await;
+        assert_eq!((offsets(&news), news.lost), (vec![3, 4, 7], 0));
+        let batch: Vec<_> = (10..25_010).map(|offset| live(offset, "BTC-USDT")).collect();
+        feed.push_live(&batch);
+        let news = follower.news().await;
+        assert_eq!((news.items.len(), offsets(&news)[0], news.lost), (LIVE_KEPT, 15_010, 15_000));
+        let pushed = tokio::spawn(async move { feed.push_live(&[live(30_000, "BTC-USDT")]) });
+        assert_eq!(offsets(&follower.news().await), [30_000]);
+        pushed.await.unwrap();
     }
 
     #[test]

@@ -287,6 +287,28 @@ impl Store {
         rows.iter().map(|row| self.as_run(row)).collect()
     }
 
+    /// The newest line of all histories; 0 before the first.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn newest_line(&self) -> Result<i64, Error> {
+        let failed = self.failed("look for the newest line of a history");
+        let newest: Option<i64> =
+            sqlx::query_scalar("SELECT max(id) FROM run_events").fetch_one(&self.pool).await.map_err(&failed)?;
+        Ok(newest.unwrap_or(0))
+    }
+
+    /// The newest runs that lines of history after `line` tell of, newest first.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn told_of_since(&self, line: i64, limit: u32) -> Result<Vec<Run>, Error> {
+        let failed = self.failed("list runs that something happened to");
+        let sql = "SELECT * FROM runs WHERE id IN (SELECT run FROM run_events WHERE id > ?) ORDER BY id DESC LIMIT ?";
+        let rows = sqlx::query(sql).bind(line).bind(limit).fetch_all(&self.pool).await.map_err(&failed)?;
+        rows.iter().map(|row| self.as_run(row)).collect()
+    }
+
     /// The slices of a run, in their order.
     ///
     /// # Errors

@@ -15,6 +15,8 @@ mod intake;
 
 mod life;
 
+mod stream;
+
 mod refusals;
 
 mod documents;

@@ -65,6 +65,23 @@ async fn a_run_goes_through_and_its_history_tells_how() {
 }
 
 #[tokio::test]
+async fn the_runs_that_something_happened_to_are_told_by_the_lines_of_their_history() {
+    let (_folder, store) = store().await;
+    assert_eq!(store.newest_line().await.unwrap(), 0);
+    let first = store.create(&of_slices(1), at(0)).await.unwrap();
+    let line = store.newest_line().await.unwrap();
+    let second = store.create(&of_slices(1), at(1)).await.unwrap();
+    owned(&store, second, "a", 2).await;
+    let told_of = async |line: i64, limit: u32| -> Vec<RunId> {
+        store.told_of_since(line, limit).await.unwrap().iter().map(|run| run.id).collect()
+    };
+    assert_eq!(told_of(0, 9).await, [second, first]);
+    assert_eq!(told_of(0, 1).await, [second]);
+    assert_eq!(told_of(line, 9).await, [second]);
+    assert_eq!(told_of(store.newest_line().await.unwrap(), 9).await, []);
+}
+
+#[tokio::test]
 async fn what_is_resumed_repeats_nothing_that_succeeded() {
     let (_folder, store) = store().await;
     let id = store.create(&of_slices(3), at(0)).await.unwrap();
