@@ -48,7 +48,7 @@ pub async fn run(
         Command::Up(args) => Box::pin(up::run(args, settings, progress)).await,
         Command::Ingest(command) => ingest::run(command, settings, progress).await,
         Command::Stream(args) => stream::run(args, settings).await,
-        Command::Serve(_) => serve::run(settings).await,
+        Command::Serve(_) => Box::pin(serve::run(settings)).await,
         Command::Train(args) => train::run(args, settings).await,
         Command::Evaluate(args) => evaluate::run(args, settings).await,
         Command::Backfill(args) => Box::pin(backfill::run(args, settings, progress)).await,
