@@ -13,7 +13,9 @@ use jobs::{
     ingest::Intake,
     metrics::Metrics,
     status::{PartStatus, Progress, StatusProbe},
+    tables::Tables,
 };
+use lake::Lake;
 use models::{TrainParameters, TrainingSet};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use rand_distr::{Distribution, StandardNormal};
@@ -70,6 +72,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         clock: clock.clone(),
         control: Control::open(folder.path(), clock.clone()).await?,
         intake: Intake::new(Arc::new(log), metrics, clock),
+        tables: Tables::new(Arc::new(Lake::open(&folder.path().join("lake")).await?)),
         simulated: true,
     };
     let listener = TcpListener::bind(&address).await?;

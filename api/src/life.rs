@@ -241,7 +241,8 @@ pub fn problem(error: Error) -> Problem {
     Problem::new(status, error.to_string())
 }
 
-fn time(field: &'static str, text: &str) -> Result<Timestamp, Problem> {
+/// The time that a field or a parameter names.
+pub fn time(field: &'static str, text: &str) -> Result<Timestamp, Problem> {
     Timestamp::parse(text).map_err(|_| {
         let part = ProblemPart::new(field, "must be a time in UTC such as 2024-03-09T16:00:00Z");
         Problem::of_parts(StatusCode::UNPROCESSABLE_ENTITY, "the request is not valid", vec![part])

@@ -16,6 +16,7 @@ use jobs::{
     ingest::Intake,
     metrics::{self, Metrics},
     status::{Part, PartState, StatusProbe},
+    tables,
 };
 use poem::{Endpoint, IntoEndpoint, Response, http::StatusCode};
 use poem_openapi::{
@@ -36,6 +37,7 @@ use crate::{
     problem::{Problem, ProblemPart, Refusals, Refused},
     start_page,
     stream::{Events, Kind, Opened, Wanted},
+    tables::Tables,
 };
 
 /// The parts without which requests cannot be answered in full. The registry belongs to [`Part::Model`].
@@ -58,6 +60,8 @@ pub struct Service {
     pub control: Control,
     /// Takes events into the log.
     pub intake: Intake,
+    /// The lake's tables, to be read.
+    pub tables: tables::Tables,
     /// Whether the data are made up, which the pages say.
     pub simulated: bool,
 }
@@ -65,15 +69,17 @@ pub struct Service {
 /// Every route of the service over which `events` are told, errors included: the endpoint never fails.
 pub fn routes(service: Service, events: Events) -> impl Endpoint<Output = Response> {
     let metrics = Arc::clone(&service.metrics);
-    let allowed = AllowedMethods::of([Operations::meta(), EventOperations::meta(), Life::meta()].iter().flatten());
+    let apis = [Operations::meta(), EventOperations::meta(), Life::meta(), Tables::meta()];
+    let allowed = AllowedMethods::of(apis.iter().flatten());
     let documents = Arc::new(OnceLock::new());
     let intake = EventOperations { intake: service.intake.clone() };
     let life = Life { control: service.control.clone() };
+    let tables = Tables { tables: service.tables.clone() };
     let operations = Operations { service, events, documents: Arc::clone(&documents) };
-    let openapi = OpenApiService::new((operations, intake, life), "Sentinel", env!("CARGO_PKG_VERSION"))
+    let openapi = OpenApiService::new((operations, intake, life, tables), "Sentinel", env!("CARGO_PKG_VERSION"))
         .description(
-            "Events, predictions, statistics, models, schedules, runs and the state of a running Sentinel. Errors are RFC 9457 \
-             problems; their `detail` is a text for a person.",
+            "Events, predictions, statistics, tables, models, schedules, runs and the state of a running Sentinel. Errors are \
+             RFC 9457 problems; their `detail` is a text for a person.",
         )
         .license(LicenseObject::from("Apache-2.0"));
     documents.get_or_init(|| Documents { openapi: openapi.spec().into(), explorer: openapi.swagger_ui_html().into() });
@@ -99,6 +105,8 @@ pub enum Chapter {
     Events,
     /// Asking the model, and what it said.
     Predictions,
+    /// What is stored, as it is and as it was.
+    Tables,
     /// Which models there are, and which one answers.
     Models,
     /// What is started when, and what became of it.
@@ -188,7 +196,7 @@ fn example_symbol() -> Option<String> {
 }
 
 /// The symbol that a query names.
-fn symbol_of(text: Option<&str>) -> Result<Option<Symbol>, Problem> {
+pub fn symbol_of(text: Option<&str>) -> Result<Option<Symbol>, Problem> {
     text.map(Symbol::parse).transpose().map_err(|error| {
         let part = ProblemPart::new("symbol", format!("is wrong: {error}"));
         Problem::of_parts(StatusCode::UNPROCESSABLE_ENTITY, "the query is not valid", vec![part])
@@ -196,7 +204,7 @@ fn symbol_of(text: Option<&str>) -> Result<Option<Symbol>, Problem> {
 }
 
 /// What `work` gives, off the threads that serve.
-async fn computed<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+pub async fn computed<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Problem::internal(&error))
 }
 

@@ -1,6 +1,7 @@
 //! What runs: one file per job, each joining the crates below it, in the order in which data flow through them.
 //!
-//! What the jobs share with the service lies in `active`, `feed`, `status` and `metrics`. Never imports the service.
+//! What the jobs share with the service lies in `active`, `feed`, `status`, `metrics`, `control` and `tables`. Never
+//! imports the service.
 
 pub mod error;
 
@@ -42,5 +43,6 @@ pub mod chores;
 pub mod control;
 pub mod pins;
 pub mod scheduled;
+pub mod tables;
 
 pub use error::Error;

@@ -51,9 +51,32 @@ impl Versions {
     pub async fn export(&self, export: &Export) -> Result<Rows, Error> {
         self.query(&sql(export)?).await
     }
+
+    /// The newest of the rows asked for, at most `limit`: those of [`Versions::export`] from its end.
+    ///
+    /// # Errors
+    /// As [`Versions::export`].
+    pub async fn newest_rows(&self, export: &Export, limit: u32) -> Result<Rows, Error> {
+        self.query(&newest_sql(export, limit)?).await
+    }
 }
 
 fn sql(export: &Export) -> Result<String, Error> {
+    Ok(format!("{} ORDER BY {}", select(export)?, order(export.table).join(", ")))
+}
+
+fn newest_sql(export: &Export, limit: u32) -> Result<String, Error> {
+    let order: Vec<String> = order(export.table).iter().map(|column| format!("{column} DESC")).collect();
+    Ok(format!("{} ORDER BY {} LIMIT {limit}", select(export)?, order.join(", ")))
+}
+
+/// The columns that put rows in order: time, then the place of the record in the log.
+fn order(table: TableName) -> Vec<String> {
+    let symbol = table.is_partitioned().then_some(SYMBOL);
+    [table.time(), "partition", table.offset()].into_iter().chain(symbol).map(quoted).collect()
+}
+
+fn select(export: &Export) -> Result<String, Error> {
     let name = export.table.as_str();
     let schema = export.table.schema();
     let is_column = |column: &str| schema.column_with_name(column).is_some();
@@ -62,11 +85,7 @@ fn sql(export: &Export) -> Result<String, Error> {
         return Err(Error::Query(format!("`{name}` has no column `{unknown}`: it has {}", names.join(", "))));
     }
     let columns: Vec<String> = export.columns.iter().map(|column| quoted(column)).collect();
-    let mut order = vec![quoted(export.table.time()), quoted("partition"), quoted(export.table.offset())];
     let mut conditions = Vec::new();
-    if export.table.is_partitioned() {
-        order.push(quoted(SYMBOL));
-    }
     if !export.symbols.is_empty() {
         if !export.table.is_partitioned() {
             return Err(Error::Query(format!("the rows of `{name}` have no symbol")));
@@ -86,7 +105,6 @@ fn sql(export: &Export) -> Result<String, Error> {
         // Writing to a string does not fail.
         let _ = write!(sql, " WHERE {}", conditions.join(" AND "));
     }
-    let _ = write!(sql, " ORDER BY {}", order.join(", "));
     Ok(sql)
 }
 
@@ -117,6 +135,14 @@ mod tests {
         assert_eq!(features, r#"SELECT * FROM features ORDER BY "timestamp", "partition", "offset", "symbol""#);
         let gaps = sql(&all_of(TableName::Gaps)).unwrap();
         assert_eq!(gaps, r#"SELECT * FROM gaps ORDER BY "ingest_time", "partition", "from_offset""#);
+    }
+
+    #[test]
+    fn the_newest_rows_are_the_end_of_an_export() {
+        let newest = newest_sql(&all_of(TableName::Features), 7).unwrap();
+        let expected = "SELECT * FROM features ORDER BY \"timestamp\" DESC, \"partition\" DESC, \"offset\" DESC, \
+                        \"symbol\" DESC LIMIT 7";
+        assert_eq!(newest, expected);
     }
 
     #[test]

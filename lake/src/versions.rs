@@ -75,6 +75,15 @@ impl Versions {
         })
     }
 
+    /// The version from which on all can be read.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
+    pub async fn oldest(&self, table: TableName) -> Result<u64, Error> {
+        let newest = load(&self.store, table).await?;
+        self.oldest_whole(&newest, table, |path| !self.holds(table, path)).await
+    }
+
     /// Every version whose commit time is known, ascending.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::Context;
 use api::Service;
 use domain::{Kind, Source};
-use jobs::{control::Control, first_model, follow::follow_predictions, ingest::Intake};
+use jobs::{control::Control, first_model, follow::follow_predictions, ingest::Intake, tables::Tables};
 use lake::TableName;
 use scheduler::Store;
 use tokio::net::TcpListener;
@@ -73,6 +73,7 @@ pub async fn service(app: &App, settings: &Settings, status: ProgramStatus, stor
         clock: app.clock.clone(),
         control: Control::new(app.registry.clone(), app.models.clone(), store, app.clock.clone()),
         intake: Intake::new(app.log.clone(), app.metrics.clone(), app.clock.clone()),
+        tables: Tables::new(app.lake.clone()),
         simulated,
     })
 }

@@ -14,9 +14,10 @@ use jobs::{
     ingest::Intake,
     metrics::Metrics,
     status::{Part, PartState, PartStatus, Progress, StatusProbe},
+    tables::Tables,
 };
 use lake::{
-    artifacts,
+    Lake, artifacts,
     registry::{Registry, TrainedModel, TrainingInputs, TrainingParameters},
 };
 use models::{TrainParameters, TrainingSet};
@@ -47,6 +48,7 @@ pub struct Running {
     pub ended: JoinHandle<Result<(), api::Error>>,
     pub control: Control,
     pub log: Arc<EmbeddedLog>,
+    pub lake: Arc<Lake>,
     client: Client,
     stop: oneshot::Sender<()>,
     folder: TempDir,
@@ -85,6 +87,7 @@ impl Running {
         let control = Control::open(folder.path(), Arc::new(FixedClock)).await.unwrap();
         let (path, topic) = (folder.path().join("events.db"), TopicSettings::default());
         let log = Arc::new(EmbeddedLog::open(&path, &topic, Arc::new(FixedClock)).await.unwrap());
+        let lake = Arc::new(Lake::open(&folder.path().join("lake")).await.unwrap());
         let service = Service {
             model: receiver,
             feed: Arc::clone(&feed),
@@ -93,6 +96,7 @@ impl Running {
             clock: Arc::new(FixedClock),
             control: control.clone(),
             intake: Intake::new(Arc::clone(&log) as Arc<dyn EventLog>, Arc::clone(&metrics), Arc::new(FixedClock)),
+            tables: Tables::new(Arc::clone(&lake)),
             simulated: true,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -101,7 +105,7 @@ impl Running {
         let ended = tokio::spawn(api::serve(listener, service, async move {
             let _ = stopped.await;
         }));
-        Self { address, model, feed, metrics, probe, ended, control, log, client: Client::new(), stop, folder }
+        Self { address, model, feed, metrics, probe, ended, control, log, lake, client: Client::new(), stop, folder }
     }
 
     /// A request to be finished by the test.

@@ -1,7 +1,7 @@
 //! The service over a real socket: before the first model, with it, and when asked for what it does not give.
 //!
-//! The model is trained for these tests; registry, runs and log are in a folder of their own; the lake is not there, and
-//! a fixed probe speaks for the parts.
+//! The model is trained for these tests; registry, runs, log and lake are in a folder of their own, and a fixed probe
+//! speaks for the parts.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail at any line")]
 
@@ -14,6 +14,7 @@ mod batch;
 mod intake;
 
 mod life;
+mod tables;
 
 mod stream;
 

@@ -1,0 +1,265 @@
+//! Tables over HTTP, from a real lake: two markets in turn, an event a second, the record's offset its second.
+
+use std::sync::Arc;
+
+use domain::{Event, Fold, Offset, Output, RawRecord, Record, Source, Timestamp};
+use lake::{Lake, PartitionFlush, TableName};
+use reqwest::{Method, Response, StatusCode};
+use rstest::rstest;
+use serde_json::{Value, json};
+
+use crate::harness::{NOW, Running, json_of, symbol};
+
+const MARKETS: [&str; 2] = ["BTC-USDT", "ETH-USDT"];
+
+fn event(offset: Offset) -> Event {
+    let market = if offset % 2 == 0 { MARKETS[0] } else { MARKETS[1] };
+    Event {
+        timestamp: Timestamp::from_seconds(NOW + offset),
+        symbol: symbol(market),
+        price: 100.5,
+        volume: 1.5,
+        log_return: None,
+        is_anomaly: None,
+        anomaly_type: None,
+        trade_id: Some(offset),
+        side: None,
+        ingest_id: None,
+        source: Source::Simulated,
+        extra: None,
+    }
+}
+
+/// Commits the rows of offsets `start` to `next`, which were appended a second after their event.
+async fn commit(lake: &Lake, start: Offset, next: Offset) {
+    let (mut fold, mut output) = (Fold::new(0, 0), Output::default());
+    for offset in 0..next {
+        if offset == start {
+            output = Output::default();
+        }
+        let append_time = Timestamp::from_seconds(NOW + offset + 1);
+        let raw = RawRecord { offset, append_time, key: b"", value: b"" };
+        fold.apply(raw, Ok(Record::Event(event(offset))), &mut output);
+    }
+    let replay = fold.replay();
+    let flush = PartitionFlush { partition: 0, start, next, replay, output, ..PartitionFlush::default() };
+    lake.flush("topic", Arc::new(vec![flush])).await.unwrap();
+}
+
+/// A service over tables whose version 1 has ten events and whose version 2 has twenty.
+async fn running() -> Running {
+    let service = Running::start(None).await;
+    commit(&service.lake, 0, 10).await;
+    commit(&service.lake, 10, 20).await;
+    service
+}
+
+async fn rows(service: &Running, query: &str) -> Value {
+    service.get_json(&format!("/tables/events/rows{query}"), StatusCode::OK).await
+}
+
+fn offsets(answer: &Value) -> Vec<i64> {
+    answer["rows"].as_array().unwrap().iter().map(|row| row["offset"].as_i64().unwrap()).collect()
+}
+
+async fn told(response: Response) -> String {
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    json_of(response).await["detail"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn tables_are_listed_with_what_is_in_them() {
+    let service = running().await;
+    let tables = service.get_json("/tables", StatusCode::OK).await;
+    let names: Vec<_> = tables.as_array().unwrap().iter().map(|table| table["name"].as_str().unwrap()).collect();
+    let expected: Vec<_> = TableName::ALL.into_iter().rev().map(TableName::as_str).collect();
+    assert_eq!(names, expected);
+    let events = &tables[0];
+    assert_eq!((&events["version"], &events["rows"], &events["files"]), (&json!(2), &json!(20), &json!(4)));
+    assert!(events["bytes"].as_u64().unwrap() > 0, "{events}");
+    assert!(events["about"].as_str().unwrap().starts_with("admitted events"), "{events}");
+}
+
+#[tokio::test]
+async fn a_table_is_shown_with_its_columns_and_the_versions_that_can_be_read() {
+    let service = running().await;
+    let events = service.get_json("/tables/events", StatusCode::OK).await;
+    assert_eq!((&events["name"], &events["rows"]), (&json!("events"), &json!(20)));
+    assert_eq!((&events["oldest_version"], &events["newest_version"]), (&json!(0), &json!(2)));
+    let columns = events["columns"].as_array().unwrap();
+    assert_eq!(columns.len(), TableName::Events.schema().fields().len());
+    assert_eq!(columns[0], json!({"name": "symbol", "type": "Utf8", "nullable": false}));
+    assert!(columns.contains(&json!({"name": "price", "type": "Float64", "nullable": false})), "{events}");
+    assert!(columns.contains(&json!({"name": "trade_id", "type": "Int64", "nullable": true})), "{events}");
+    service.lake.compact(TableName::Events).await.unwrap();
+    service.lake.vacuum(TableName::Events, 0, &[]).await.unwrap();
+    let events = service.get_json("/tables/events", StatusCode::OK).await;
+    assert_eq!((&events["oldest_version"], &events["rows"], &events["files"]), (&json!(3), &json!(20), &json!(2)));
+}
+
+#[tokio::test]
+async fn the_history_of_a_table_is_its_newest_commits() {
+    let service = running().await;
+    let history = service.get_json("/tables/events/history", StatusCode::OK).await;
+    assert_eq!((&history["table"], &history["version"]), (&json!("events"), &json!(2)));
+    let commits = history["commits"].as_array().unwrap();
+    let versions: Vec<_> = commits.iter().map(|commit| commit["version"].as_u64().unwrap()).collect();
+    assert_eq!(versions, [2, 1, 0]);
+    assert_eq!(commits[0]["operation"], "STREAMING UPDATE");
+    let time = commits[0]["time"].as_str().unwrap();
+    assert!(time.ends_with('Z') && Timestamp::parse(time).is_ok(), "{time}");
+    let newest = service.get_json("/tables/events/history?limit=1", StatusCode::OK).await;
+    assert_eq!(newest["commits"], json!([commits[0]]));
+    // The time of a commit is a time to ask for as it is.
+    let then = rows(&service, &format!("?as_of={time}&limit=1")).await;
+    assert_eq!((&then["version"], offsets(&then)), (&json!(2), vec![19]));
+}
+
+#[tokio::test]
+async fn rows_come_newest_first_with_every_column() {
+    let service = running().await;
+    let response = service.get("/tables/events/rows?limit=2").await;
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["content-type"], "application/json");
+    assert_eq!(response.headers()["x-delta-version"], "2");
+    let answer = json_of(response).await;
+    assert_eq!((&answer["table"], &answer["version"]), (&json!("events"), &json!(2)));
+    assert_eq!(offsets(&answer), [19, 18]);
+    let newest = answer["rows"][0].as_object().unwrap();
+    assert_eq!(newest["symbol"], "ETH-USDT");
+    assert_eq!(newest["timestamp"], "2024-03-09T16:00:19.000000Z");
+    assert_eq!((&newest["price"], &newest["side"]), (&json!(100.5), &Value::Null));
+    let columns = answer["columns"].as_array().unwrap();
+    assert_eq!(columns.len(), newest.len());
+    assert!(columns.iter().all(|column| newest.contains_key(column.as_str().unwrap())), "{answer}");
+}
+
+#[rstest]
+#[case("?symbol=BTC-USDT&limit=3", &[18, 16, 14])]
+#[case("?from=2024-03-09T16:00:05Z&to=2024-03-09T16:00:08Z", &[7, 6, 5])]
+#[case("?to=1710000002", &[1, 0])]
+#[case("?from=2024-03-09T16:00:15Z&symbol=ETH-USDT", &[19, 17, 15])]
+#[case("?symbol=NEW-COIN", &[])]
+#[case("?version=1&limit=2", &[9, 8])]
+#[case("?version=0", &[])]
+#[case("?as_of=2999-01-01&limit=1", &[19])]
+#[case("?known_at=2024-03-09T16:00:03Z", &[2, 1, 0])]
+#[case("?known_at=2024-03-09T16:00:03Z&symbol=BTC-USDT", &[2, 0])]
+#[tokio::test]
+async fn rows_are_those_that_are_asked_for(#[case] query: &str, #[case] expected: &[i64]) {
+    let service = running().await;
+    let answer = rows(&service, query).await;
+    assert_eq!(offsets(&answer), expected);
+    let version: u64 = query.strip_prefix("?version=").map_or(2, |rest| rest[..1].parse().unwrap());
+    assert_eq!(answer["version"], version);
+}
+
+#[tokio::test]
+async fn columns_come_in_the_order_asked_for() {
+    let service = running().await;
+    let answer = rows(&service, "?columns=trade_id,symbol&limit=1").await;
+    assert_eq!(
+        answer,
+        json!({"table": "events", "version": 2, "columns": ["trade_id", "symbol"],
+               "rows": [{"trade_id": 19, "symbol": "ETH-USDT"}]})
+    );
+}
+
+#[tokio::test]
+async fn rows_of_a_table_without_markets_are_read_too() {
+    let service = running().await;
+    let answer = service.get_json("/tables/dead_letters/rows", StatusCode::OK).await;
+    assert_eq!((&answer["version"], &answer["rows"]), (&json!(0), &json!([])));
+}
+
+#[rstest]
+#[case("&format=csv", "*/*", "text/csv", "offset,symbol\n19,ETH-USDT\n18,BTC-USDT\n")]
+#[case("", "text/csv", "text/csv", "offset,symbol\n19,ETH-USDT\n18,BTC-USDT\n")]
+#[case(
+    "&format=ndjson",
+    "text/csv",
+    "application/x-ndjson",
+    "{\"offset\":19,\"symbol\":\"ETH-USDT\"}\n{\"offset\":18,\"symbol\":\"BTC-USDT\"}\n"
+)]
+#[case(
+    "",
+    "text/html",
+    "application/json",
+    "{\"table\":\"events\",\"version\":2,\"columns\":[\"offset\",\"symbol\"],\"rows\":[{\"offset\":19,\"symbol\":\"ETH-USDT\"},{\"offset\":18,\"symbol\":\"BTC-USDT\"}]}"
+)]
+#[tokio::test]
+async fn rows_have_the_format_that_is_asked_for(
+    #[case] format: &str,
+    #[case] accept: &str,
+    #[case] media_type: &str,
+    #[case] expected: &str,
+) {
+    let service = running().await;
+    let path = format!("/tables/events/rows?columns=offset,symbol&limit=2{format}");
+    let response = service.request(Method::GET, &path).header("accept", accept).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert_eq!(response.headers()["content-type"], media_type);
+    assert_eq!(response.headers()["x-delta-version"], "2");
+    assert_eq!(response.text().await.unwrap(), expected);
+}
+
+#[rstest]
+#[case("/tables/trades", StatusCode::NOT_FOUND, "there is no table `trades`: there are events, ")]
+#[case("/tables/trades/history", StatusCode::NOT_FOUND, "there is no table `trades`")]
+#[case("/tables/trades/rows", StatusCode::NOT_FOUND, "there is no table `trades`")]
+#[case("/tables/events/rows?version=3", StatusCode::NOT_FOUND, "no version 3: its newest is 2")]
+#[case("/tables/events/rows?as_of=2009-01-03", StatusCode::NOT_FOUND, "did not exist at 2009-01-03")]
+#[case(
+    "/tables/events/rows?columns=price,prize",
+    StatusCode::UNPROCESSABLE_ENTITY,
+    "`prize`: it has symbol, timestamp"
+)]
+#[case("/tables/events/rows?columns=*", StatusCode::UNPROCESSABLE_ENTITY, "has no column `*`")]
+#[case("/tables/events/rows?columns=%22offset%22", StatusCode::UNPROCESSABLE_ENTITY, "has no column")]
+#[case("/tables/events/rows?symbol=btc", StatusCode::UNPROCESSABLE_ENTITY, "symbol")]
+#[case("/tables/gaps/rows?symbol=BTC-USDT", StatusCode::UNPROCESSABLE_ENTITY, "the rows of `gaps` have no symbol")]
+#[case("/tables/events/rows?from=noon", StatusCode::UNPROCESSABLE_ENTITY, "from must be a time")]
+#[case(
+    "/tables/events/rows?from=2024-03-10&to=2024-03-09",
+    StatusCode::UNPROCESSABLE_ENTITY,
+    "`from` must be before `to`"
+)]
+#[case(
+    "/tables/events/rows?version=1&as_of=2024-03-09",
+    StatusCode::UNPROCESSABLE_ENTITY,
+    "only one of version, as_of"
+)]
+#[case(
+    "/tables/events/rows?as_of=2024-03-09&known_at=2024-03-09",
+    StatusCode::UNPROCESSABLE_ENTITY,
+    "only one of version"
+)]
+#[case("/tables/events/rows?version=-1", StatusCode::UNPROCESSABLE_ENTITY, "version")]
+#[case("/tables/events/rows?limit=0", StatusCode::UNPROCESSABLE_ENTITY, "limit")]
+#[case("/tables/events/rows?limit=10001", StatusCode::UNPROCESSABLE_ENTITY, "limit")]
+#[case("/tables/events/rows?format=parquet", StatusCode::UNPROCESSABLE_ENTITY, "format")]
+#[case("/tables/events/history?limit=1001", StatusCode::UNPROCESSABLE_ENTITY, "limit")]
+#[tokio::test]
+async fn what_is_not_there_or_not_right_is_refused_with_a_reason(
+    #[case] path: &str,
+    #[case] status: StatusCode,
+    #[case] detail: &str,
+) {
+    let service = running().await;
+    let response = service.get(path).await;
+    assert_eq!(response.status(), status, "{path}");
+    let told = told(response).await;
+    assert!(told.contains(detail), "{told}");
+}
+
+#[tokio::test]
+async fn a_version_that_upkeep_removed_is_gone() {
+    let service = running().await;
+    service.lake.compact(TableName::Events).await.unwrap();
+    service.lake.vacuum(TableName::Events, 0, &[]).await.unwrap();
+    let response = service.get("/tables/events/rows?version=1").await;
+    assert_eq!(response.status(), StatusCode::GONE);
+    let told = told(response).await;
+    assert!(told.contains("version 1 of table `events` was removed by upkeep: versions 3 to"), "{told}");
+    assert_eq!(offsets(&rows(&service, "?version=3&limit=2").await), [19, 18]);
+}
