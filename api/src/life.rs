@@ -199,7 +199,7 @@ impl Life {
     ) -> Answer<Vec<Run>, OfList> {
         let since = since.0.as_deref().map(|text| time("since", text)).transpose()?;
         let filter = RunFilter { state: state.0.map(RunState::from), since };
-        let runs = self.control.runs(filter, usize::from(limit.0)).await.map_err(problem)?;
+        let runs = self.control.runs(filter, u32::from(limit.0)).await.map_err(problem)?;
         Ok(Json::of(&runs.iter().map(Run::from).collect::<Vec<_>>())?)
     }
 

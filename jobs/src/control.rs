@@ -34,7 +34,7 @@ pub const SCHEDULER: &str = "scheduler.db";
 /// How often the metrics are told how the runs are.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// Runs that are looked through, at most.
+/// Runs whose states are remembered, at most.
 const RUNS: u32 = 1_000;
 
 /// Decisions that are shown of a schedule.
@@ -336,15 +336,10 @@ impl Control {
     ///
     /// # Errors
     /// Where the store cannot be read.
-    pub async fn runs(&self, filter: RunFilter, limit: usize) -> Result<Vec<RunEntry>, Error> {
+    pub async fn runs(&self, filter: RunFilter, limit: u32) -> Result<Vec<RunEntry>, Error> {
         let now = self.clock.now();
-        let runs = self.store.runs(None, RUNS).await?.into_iter();
-        let runs = runs.map(|run| RunEntry { state: run.state_at(now), run });
-        let is_asked_for = |entry: &RunEntry| {
-            filter.state.is_none_or(|state| entry.state == state)
-                && filter.since.is_none_or(|since| entry.run.created >= since)
-        };
-        Ok(runs.filter(is_asked_for).take(limit).collect())
+        let runs = self.store.runs_in(filter.state, filter.since, limit, now).await?.into_iter();
+        Ok(runs.map(|run| RunEntry { state: run.state_at(now), run }).collect())
     }
 
     /// A run and what happened to it, oldest first.

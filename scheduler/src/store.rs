@@ -287,6 +287,28 @@ impl Store {
         rows.iter().map(|row| self.as_run(row)).collect()
     }
 
+    /// The newest runs that are in a state by now and were created at a time or later, newest first; what is not given does
+    /// not matter.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub async fn runs_in(
+        &self,
+        state: Option<RunState>,
+        since: Option<Timestamp>,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Vec<Run>, Error> {
+        let failed = self.failed("list runs");
+        // The state as `Run::state_at` tells it.
+        let sql = "SELECT * FROM runs WHERE (?1 IS NULL OR ?1 = CASE WHEN state = 'running' \
+                       AND coalesce(lease_until_ms, 0) <= ?2 THEN 'interrupted' ELSE state END) \
+                   AND (?3 IS NULL OR created_ms >= ?3) ORDER BY id DESC LIMIT ?4";
+        let query = sqlx::query(sql).bind(state.map(RunState::as_str)).bind(millis(now)).bind(since.map(millis));
+        let rows = query.bind(limit).fetch_all(&self.pool).await.map_err(&failed)?;
+        rows.iter().map(|row| self.as_run(row)).collect()
+    }
+
     /// The newest line of all histories; 0 before the first.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{Outcome, cli::RunCommand, commands::control, config::Settings, output};
 
 /// Runs that are listed, at most.
-const RUNS: usize = 1_000;
+const RUNS: u32 = 1_000;
 
 /// How often a run that is followed is looked at.
 const LOOK: Duration = Duration::from_millis(200);

@@ -521,6 +521,12 @@ impl Both {
             let told: Vec<_> = told.iter().map(|event| event.event.as_str()).collect();
             assert_eq!(told, kept.told, "run {}", kept.run.id);
         }
+        let runs = self.store.runs(None, u32::MAX).await.unwrap();
+        for state in RunState::ALL {
+            let found = self.store.runs_in(Some(state), None, u32::MAX, self.now).await.unwrap();
+            let expected: Vec<_> = runs.iter().filter(|run| run.state_at(self.now) == state).cloned().collect();
+            assert_eq!(found, expected, "{state:?}");
+        }
         for name in NAMES {
             let mut decisions = self.store.decisions(name, None, u32::MAX).await.unwrap();
             decisions.reverse();
