@@ -264,8 +264,7 @@ fn event(text: &[u8], now: Timestamp) -> Result<Event, String> {
 
 /// The SHA-256 of some bytes, 64 lowercase hexadecimal digits.
 fn hex_digest(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
+    format!("{:x}", Sha256::digest(bytes))
 }
 
 #[cfg(test)]
