@@ -26,7 +26,7 @@ use crate::{
     error::Error,
     evaluate::as_json,
     report::{Report, Stability},
-    workshop::{Chosen, Slice, Workshop, digest, judge, symbols_of},
+    workshop::{Chosen, MOST_ROWS, Slice, Workshop, digest, judge, symbols_of},
 };
 
 /// The deviation of anomaly scores below which they say nothing.
@@ -146,7 +146,7 @@ impl Case<'_> {
         let Self { workshop, candidate, champion, .. } = self;
         let trained_until = champion.iter().map(|champion| champion.model.inputs.to);
         let from = trained_until.fold(candidate.model.inputs.to, Ord::max);
-        let slice = Slice::new(Some(from), None, &[])?;
+        let slice = Slice::new(Some(workshop.newest_from(from, MOST_ROWS).await?), None, &[])?;
         let chosen = workshop.choose(&slice, None).await?;
         if let Some(missing) = self.missing(&chosen.rows) {
             return self.wait(missing).await;

@@ -18,7 +18,7 @@ use crate::{
     evaluate::as_json,
     rebuild::recorded_rows,
     report::{BLOCK_MICROS, instant},
-    workshop::{Slice, Workshop},
+    workshop::{MOST_ROWS, Slice, Workshop},
 };
 
 /// Rows of so much event time before the newest one are looked at.
@@ -146,6 +146,7 @@ impl DriftWatch {
         let trained = self.trained(version).await?;
         let end = self.workshop.newest_event().await?.unwrap_or_default();
         let from = trained.until.max(end.plus_micros(-RECENT_MICROS));
+        let from = self.workshop.newest_from(from, MOST_ROWS).await?;
         let chosen = self.workshop.choose(&Slice::new(Some(from), None, &[])?, None).await?;
         let blocks = blocks(&chosen.rows);
         if blocks < LEAST_BLOCKS {

@@ -20,7 +20,7 @@ use crate::{
     error::Error,
     evaluate::{EvaluateRequest, evaluate},
     train::{Then, TrainRequest, train},
-    workshop::{Incident, Workshop},
+    workshop::{Incident, MOST_ROWS, Workshop},
 };
 
 /// The names of the jobs beside [`chores::NAMES`].
@@ -90,6 +90,8 @@ pub fn check(job: &str, spec: &Value) -> Result<(), String> {
 struct Wanted {
     /// Hours of event time before the newest row.
     hours: u32,
+    /// The newest rows of these, at most; whole minutes at a time.
+    rows: u64,
     symbols: Vec<String>,
     /// The share of the rows, the most anomalous, that is not learnt from.
     trim: Option<f64>,
@@ -98,17 +100,17 @@ struct Wanted {
 }
 
 impl Default for Wanted {
-    /// The rows of a week, of every market.
+    /// The rows of a week, a million at most, of every market.
     fn default() -> Self {
-        Self { hours: 168, symbols: Vec::new(), trim: None, incidents: Vec::new() }
+        Self { hours: 168, rows: MOST_ROWS, symbols: Vec::new(), trim: None, incidents: Vec::new() }
     }
 }
 
 impl Wanted {
     fn read(spec: &Value) -> Result<Self, String> {
         let wanted: Self = serde_json::from_value(spec.clone()).map_err(|error| format!("`spec`: {error}"))?;
-        if wanted.hours == 0 {
-            return Err("`hours` must be at least 1".to_owned());
+        if wanted.hours == 0 || wanted.rows == 0 {
+            return Err("`hours` and `rows` must be at least 1".to_owned());
         }
         if wanted.trim.is_some_and(|share| !(share > 0.0 && share <= 0.5)) {
             return Err("`trim` must be above 0 and at most 0.5".to_owned());
@@ -149,8 +151,9 @@ impl Train {
         };
         let (then, reason) =
             (Then::Nominate { work: Some(task.key.clone()) }, format!("run {} of {}", task.run, task.of));
+        let from = newest.plus_micros(-i64::from(wanted.hours) * 3_600 * MICROS);
         let request = TrainRequest {
-            from: Some(newest.plus_micros(-i64::from(wanted.hours) * 3_600 * MICROS)),
+            from: Some(self.workshop.newest_from(from, wanted.rows).await?),
             symbols,
             incidents: wanted.incidents,
             trim: wanted.trim,
@@ -181,6 +184,7 @@ impl Evaluate {
         };
         let newest = self.workshop.newest_event().await?.unwrap_or_default();
         let from = champion.model.inputs.to.max(newest.plus_micros(-MEASURED_MICROS));
+        let from = self.workshop.newest_from(from, MOST_ROWS).await?;
         let request = EvaluateRequest { model: Some(champion.version), from: Some(from), ..EvaluateRequest::default() };
         match evaluate(&self.workshop, &request).await {
             Ok(report) => told.push(report.to_string()),
@@ -299,7 +303,8 @@ mod tests {
     )]
     #[case("vacuum", json!({"retention_hours": 24}), None)]
     #[case("evaluate", json!({}), None)]
-    #[case("train", json!({"hours": 0}), Some("`hours` must be at least 1"))]
+    #[case("train", json!({"hours": 0}), Some("`hours` and `rows` must be at least 1"))]
+    #[case("train", json!({"rows": 0}), Some("`hours` and `rows` must be at least 1"))]
     #[case("train", json!({"trim": 0.7}), Some("`trim` must be above 0"))]
     #[case("train", json!({"symbols": ["btc"]}), Some("`symbols`: "))]
     #[case("train", json!({"days": 7}), Some("unknown field `days`"))]

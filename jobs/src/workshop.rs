@@ -18,6 +18,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{error::Error, report::instant};
 
+/// Rows that work without an asker reads at once, at most, where nobody says another number: about 600 MB.
+pub const MOST_ROWS: u64 = 1_000_000;
+
 /// Rows that one rayon task judges.
 const ROWS_PER_TASK: usize = 4_096;
 
@@ -155,6 +158,23 @@ impl Workshop {
         Chosen::of(&pinned, &slice.predicate()).await
     }
 
+    /// The least time not before `from` from which on there are at most `most` rows, whole minutes at a time, and the newest
+    /// minute in any case: so that a busy market fits into memory.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
+    pub async fn newest_from(&self, from: Timestamp, most: u64) -> Result<Timestamp, Error> {
+        let minutes = self.lake.pin(TableName::Features).await?.rows_by_minute(from).await?;
+        let (mut start, mut sum) = (from, 0);
+        for (minute, rows) in minutes {
+            if sum > 0 && sum + rows > most {
+                return Ok(start.max(from));
+            }
+            (start, sum) = (minute, sum + rows);
+        }
+        Ok(from)
+    }
+
     /// The greatest event time in `features`; `None` where there are no rows.
     ///
     /// # Errors
@@ -271,6 +291,22 @@ mod tests {
         );
         assert!(Slice::default().without(&[incident(7, 7)]).is_err());
         assert_eq!(Slice::new(Some(to), Some(to), &[]).unwrap_err().kind(), ErrorKind::Invalid);
+    }
+
+    #[tokio::test]
+    async fn the_newest_rows_begin_with_a_minute_and_fit() {
+        let (_folder, workshop) = example::workshop().await;
+        // Six minutes of 180 rows, then 40 s with 120.
+        example::Market::calm().run(&workshop, 400).await;
+        let after = |seconds: i64| example::START.plus_micros(seconds * 1_000_000);
+        let from = async |most| workshop.newest_from(example::START, most).await.unwrap();
+        assert_eq!(from(1_200).await, example::START);
+        assert_eq!(from(1_199).await, after(60));
+        assert_eq!(from(120).await, after(360));
+        assert_eq!(from(1).await, after(360), "the newest minute in any case");
+        assert_eq!(workshop.newest_from(after(390), 9_999).await.unwrap(), after(390));
+        let rows = workshop.choose(&Slice::new(Some(after(360)), None, &[]).unwrap(), None).await.unwrap().rows.len();
+        assert_eq!(rows, 120);
     }
 
     #[test]

@@ -37,6 +37,9 @@ use crate::{
     truth::Extent,
 };
 
+/// A minute, in microseconds.
+const MINUTE: i64 = 60_000_000;
+
 /// One version of a table, or what one commit added to it, open for SQL.
 #[derive(Debug)]
 pub struct Pinned {
@@ -304,6 +307,25 @@ impl Pinned {
         let first = batches.iter().find(|batch| batch.num_rows() > 0);
         let column = first.and_then(|batch| batch.column(0).as_primitive_opt::<Int64Type>());
         Ok(column.filter(|column| column.is_valid(0)).map(|column| Timestamp::from_micros(column.value(0))))
+    }
+
+    /// How many rows each minute of event time has from an instant on, the newest minute first.
+    ///
+    /// # Errors
+    /// As [`Pinned::query`]; also where the table has no event time.
+    pub async fn rows_by_minute(&self, from: Timestamp) -> Result<Vec<(Timestamp, u64)>, Error> {
+        let sql = format!(
+            "SELECT CAST(timestamp AS BIGINT) / {MINUTE} AS minute, count(*) FROM {} WHERE timestamp >= '{from}' \
+             GROUP BY 1 ORDER BY 1 DESC",
+            self.table.as_str()
+        );
+        let mut minutes = Vec::new();
+        for batch in self.rows(&sql).await? {
+            let [minute, rows] = [0, 1].map(|column| batch.column(column).as_primitive::<Int64Type>());
+            let pairs = minute.values().iter().zip(rows.values());
+            minutes.extend(pairs.map(|(minute, rows)| (Timestamp::from_micros(minute * MINUTE), rows.unsigned_abs())));
+        }
+        Ok(minutes)
     }
 
     /// Feature rows in the order (partition, offset), from `WHERE` text over the columns of `features`.

@@ -98,7 +98,7 @@ job = \"train\"
 cron = \"0 */6 * * *\"
 zone = \"UTC\"
 timeout_s = 21600
-spec = { hours = 168, trim = 0.01 }";
+spec = { hours = 168, rows = 1000000, trim = 0.01 }";
 
 const HEADER: &str = "\
 The settings of Sentinel. Every one is listed, commented out at its default: remove its # to change it.
