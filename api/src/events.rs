@@ -24,7 +24,6 @@ use serde::Serialize;
 
 use crate::{
     answers::Json,
-    life,
     posted::refuse_other_sites,
     predict::{is_json, read_limited},
     problem::{Problem, ProblemPart, Refusals, Refused},
@@ -92,7 +91,7 @@ impl EventOperations {
 /// A failure of the log as a client sees it.
 fn failed(error: Error) -> Problem {
     let is_unavailable = error.kind() == ErrorKind::Unavailable;
-    let problem = life::problem(error);
+    let problem = Problem::of_job(error);
     if is_unavailable { problem.retry_after(RETRY_AFTER_S) } else { problem }
 }
 

@@ -12,6 +12,7 @@ mod problem;
 mod routes;
 
 mod answers;
+mod parameters;
 mod posted;
 mod predict;
 

@@ -4,11 +4,8 @@
 
 pub mod answers;
 
-use domain::{ErrorKind, Timestamp};
-use jobs::{
-    Error,
-    control::{CatchUp, Control, RunFilter, RunState},
-};
+use domain::ErrorKind;
+use jobs::control::{CatchUp, Control, RunFilter, RunState};
 use poem::http::StatusCode;
 use poem_openapi::{
     OpenApi,
@@ -17,6 +14,7 @@ use poem_openapi::{
 
 use crate::{
     answers::Json,
+    parameters,
     posted::Posted,
     problem::{Problem, ProblemPart, Refusals, Refused},
     routes::Chapter,
@@ -81,7 +79,7 @@ impl Life {
     /// Every model, newest first
     #[oai(path = "/models", method = "get", operation_id = "models", tag = "Chapter::Models")]
     async fn models(&self) -> Answer<Vec<Model>, OfList> {
-        let models = self.control.models().await.map_err(problem)?;
+        let models = self.control.models().await.map_err(Problem::of_job)?;
         Ok(Json::of(&models.iter().map(Model::from).collect::<Vec<_>>())?)
     }
 
@@ -92,7 +90,7 @@ impl Life {
         /// The version.
         version: Path<i64>,
     ) -> Answer<ModelPage, OfLookUp> {
-        let detail = self.control.model(Some(version.0)).await.map_err(problem)?;
+        let detail = self.control.model(Some(version.0)).await.map_err(Problem::of_job)?;
         Ok(Json::of(&ModelPage::from(&detail))?)
     }
 
@@ -116,16 +114,16 @@ impl Life {
         promoted.map_err(|error| match error.kind() {
             // Neither the request nor the service is at fault: this model cannot answer.
             ErrorKind::Corrupt | ErrorKind::Invalid => Problem::new(StatusCode::CONFLICT, error.to_string()),
-            _ => problem(error),
+            _ => Problem::of_job(error),
         })?;
-        let detail = self.control.model(Some(version.0)).await.map_err(problem)?;
+        let detail = self.control.model(Some(version.0)).await.map_err(Problem::of_job)?;
         Ok(Json::of(&ModelPage::from(&detail))?)
     }
 
     /// Every schedule, by name
     #[oai(path = "/schedules", method = "get", operation_id = "schedules", tag = "Chapter::Runs")]
     async fn schedules(&self) -> Answer<Vec<Schedule>, OfList> {
-        let schedules = self.control.schedules().await.map_err(problem)?;
+        let schedules = self.control.schedules().await.map_err(Problem::of_job)?;
         Ok(Json::of(&schedules.iter().map(Schedule::from).collect::<Vec<_>>())?)
     }
 
@@ -136,7 +134,7 @@ impl Life {
         /// The name.
         name: Path<String>,
     ) -> Answer<SchedulePage, OfLookUp> {
-        let (schedule, decisions) = self.control.schedule(&name.0).await.map_err(problem)?;
+        let (schedule, decisions) = self.control.schedule(&name.0).await.map_err(Problem::of_job)?;
         Ok(Json::of(&SchedulePage::of(&schedule, &decisions))?)
     }
 
@@ -151,8 +149,8 @@ impl Life {
         body: Posted<TriggerRequest>,
     ) -> Answer<Started, OfChange> {
         let TriggerRequest { at, idempotency_key } = body.0;
-        let of = at.as_deref().map(|text| time("at", text)).transpose()?;
-        let run = self.control.trigger(&name.0, of, idempotency_key.as_deref()).await.map_err(problem)?;
+        let of = at.as_deref().map(|text| parameters::time("at", text)).transpose()?;
+        let run = self.control.trigger(&name.0, of, idempotency_key.as_deref()).await.map_err(Problem::of_job)?;
         Ok(Json::of(&Started { runs: vec![run.into()] })?)
     }
 
@@ -166,8 +164,8 @@ impl Life {
         name: Path<String>,
         body: Posted<PauseRequest>,
     ) -> Answer<SchedulePage, OfChange> {
-        self.control.pause(&name.0, &body.0.note).await.map_err(problem)?;
-        let (schedule, decisions) = self.control.schedule(&name.0).await.map_err(problem)?;
+        self.control.pause(&name.0, &body.0.note).await.map_err(Problem::of_job)?;
+        let (schedule, decisions) = self.control.schedule(&name.0).await.map_err(Problem::of_job)?;
         Ok(Json::of(&SchedulePage::of(&schedule, &decisions))?)
     }
 
@@ -181,7 +179,7 @@ impl Life {
         name: Path<String>,
         body: Posted<ResumeRequest>,
     ) -> Answer<Started, OfChange> {
-        let runs = self.control.resume(&name.0, CatchUp::from(body.0.catch_up)).await.map_err(problem)?;
+        let runs = self.control.resume(&name.0, CatchUp::from(body.0.catch_up)).await.map_err(Problem::of_job)?;
         Ok(Json::of(&Started { runs: runs.into_iter().map(i64::from).collect() })?)
     }
 
@@ -197,9 +195,9 @@ impl Life {
         #[oai(default = "default_limit", validator(minimum(value = "1"), maximum(value = "1000")))]
         limit: Query<u16>,
     ) -> Answer<Vec<Run>, OfList> {
-        let since = since.0.as_deref().map(|text| time("since", text)).transpose()?;
+        let since = since.0.as_deref().map(|text| parameters::time("since", text)).transpose()?;
         let filter = RunFilter { state: state.0.map(RunState::from), since };
-        let runs = self.control.runs(filter, u32::from(limit.0)).await.map_err(problem)?;
+        let runs = self.control.runs(filter, u32::from(limit.0)).await.map_err(Problem::of_job)?;
         Ok(Json::of(&runs.iter().map(Run::from).collect::<Vec<_>>())?)
     }
 
@@ -210,7 +208,7 @@ impl Life {
         /// Its number.
         id: Path<i64>,
     ) -> Answer<RunPage, OfLookUp> {
-        let (run, history) = self.control.run(id.0).await.map_err(problem)?;
+        let (run, history) = self.control.run(id.0).await.map_err(Problem::of_job)?;
         Ok(Json::of(&RunPage::of(&run, &history))?)
     }
 
@@ -222,29 +220,7 @@ impl Life {
         id: Path<i64>,
         _body: Posted<Nothing>,
     ) -> Answer<Cancelled, OfChange> {
-        let outcome = self.control.cancel(id.0).await.map_err(problem)?;
+        let outcome = self.control.cancel(id.0).await.map_err(Problem::of_job)?;
         Ok(Json::of(&Cancelled::of(id.0, outcome))?)
     }
-}
-
-/// An error of a job as a client sees it.
-#[expect(clippy::needless_pass_by_value, reason = "the signature that `map_err` asks for")]
-pub fn problem(error: Error) -> Problem {
-    let status = match error.kind() {
-        ErrorKind::NotFound => StatusCode::NOT_FOUND,
-        ErrorKind::Gone => StatusCode::GONE,
-        ErrorKind::Conflict => StatusCode::CONFLICT,
-        ErrorKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
-        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorKind::Corrupt | ErrorKind::Internal => return Problem::internal(&error),
-    };
-    Problem::new(status, error.to_string())
-}
-
-/// The time that a field or a parameter names.
-pub fn time(field: &'static str, text: &str) -> Result<Timestamp, Problem> {
-    Timestamp::parse(text).map_err(|_| {
-        let part = ProblemPart::new(field, "must be a time in UTC such as 2024-03-09T16:00:00Z");
-        Problem::of_parts(StatusCode::UNPROCESSABLE_ENTITY, "the request is not valid", vec![part])
-    })
 }

@@ -5,6 +5,7 @@
 
 use std::{error::Error as StdError, marker::PhantomData};
 
+use domain::ErrorKind;
 use poem::{
     IntoResponse, Response,
     error::{MethodNotAllowedError, NotFoundError, ReadBodyError, ResponseError},
@@ -109,6 +110,20 @@ impl Problem {
     /// The problem, with the advice to ask again after so many seconds.
     pub fn retry_after(self, seconds: u32) -> Self {
         Self { retry_after_s: Some(seconds), ..self }
+    }
+
+    /// An error of a job as a client sees it. Failures of ours are logged here.
+    #[expect(clippy::needless_pass_by_value, reason = "the signature that `map_err` asks for")]
+    pub fn of_job(error: jobs::Error) -> Self {
+        let status = match error.kind() {
+            ErrorKind::NotFound => StatusCode::NOT_FOUND,
+            ErrorKind::Gone => StatusCode::GONE,
+            ErrorKind::Conflict => StatusCode::CONFLICT,
+            ErrorKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+            ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::Corrupt | ErrorKind::Internal => return Self::internal(&error),
+        };
+        Self::new(status, error.to_string())
     }
 
     /// What a failed handler says to the client. Failures of ours are logged here.

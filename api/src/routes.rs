@@ -8,7 +8,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use domain::{Clock, Symbol};
+use domain::Clock;
 use jobs::{
     active::ActiveModel,
     control::Control,
@@ -33,6 +33,7 @@ use crate::{
     events::EventOperations,
     life::Life,
     observe::{AllowedMethods, Observed},
+    parameters,
     predict::{Batch, BatchAnswer, BatchBody, Question},
     problem::{Problem, ProblemPart, Refusals, Refused},
     start_page,
@@ -195,14 +196,6 @@ fn example_symbol() -> Option<String> {
     Some("BTC-USDT".to_owned())
 }
 
-/// The symbol that a query names.
-pub fn symbol_of(text: Option<&str>) -> Result<Option<Symbol>, Problem> {
-    text.map(Symbol::parse).transpose().map_err(|error| {
-        let part = ProblemPart::new("symbol", format!("is wrong: {error}"));
-        Problem::of_parts(StatusCode::UNPROCESSABLE_ENTITY, "the query is not valid", vec![part])
-    })
-}
-
 /// What `work` gives, off the threads that serve.
 pub async fn computed<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Problem::internal(&error))
@@ -321,7 +314,7 @@ impl Operations {
         #[oai(example = "example_symbol", validator(pattern = "^[A-Z0-9]+-[A-Z0-9]+$", max_length = 31))]
         symbol: Query<Option<String>>,
     ) -> Answer<Json<Vec<ShownPrediction>>, OfQuery> {
-        let symbol = symbol_of(symbol.0.as_deref())?;
+        let symbol = parameters::symbol(symbol.0.as_deref())?;
         let items = self.service.feed.latest(usize::from(limit.0), symbol);
         Ok(Json::of(&items.iter().map(ShownPrediction::from).collect::<Vec<_>>())?)
     }
@@ -345,7 +338,7 @@ impl Operations {
         #[oai(name = "Last-Event-ID")]
         last_event_id: Header<Option<String>>,
     ) -> Answer<Opened, OfQuery> {
-        let wanted = Wanted::new(&kinds.0, symbol_of(symbol.0.as_deref())?);
+        let wanted = Wanted::new(&kinds.0, parameters::symbol(symbol.0.as_deref())?);
         Ok(self.events.open(wanted, last_event_id.0.as_deref()))
     }
 

@@ -19,9 +19,9 @@ use poem_openapi::{
 
 use crate::{
     answers::Json,
-    life,
+    parameters,
     problem::{Problem, Refusals, Refused},
-    routes::{Chapter, computed, symbol_of},
+    routes::{Chapter, computed},
 };
 
 use answers::{RowFormat, Rows, TableHistory, TablePage, TableSummary};
@@ -77,7 +77,7 @@ impl Tables {
     /// Every table, and how much is in it
     #[oai(path = "/tables", method = "get", operation_id = "tables", tag = "Chapter::Tables")]
     async fn tables(&self) -> Answer<Vec<TableSummary>, OfTables> {
-        let tables = self.tables.list().await.map_err(life::problem)?;
+        let tables = self.tables.list().await.map_err(Problem::of_job)?;
         Ok(Json::of(&tables.iter().map(TableSummary::from).collect::<Vec<_>>())?)
     }
 
@@ -88,7 +88,7 @@ impl Tables {
         /// The name.
         table: Path<String>,
     ) -> Answer<TablePage, OfTable> {
-        let detail = self.tables.table(&table.0).await.map_err(life::problem)?;
+        let detail = self.tables.table(&table.0).await.map_err(Problem::of_job)?;
         Ok(Json::of(&TablePage::from(&detail))?)
     }
 
@@ -102,7 +102,7 @@ impl Tables {
         #[oai(default = "default_limit", validator(minimum(value = "1"), maximum(value = "1000")))]
         limit: Query<u16>,
     ) -> Answer<TableHistory, OfTable> {
-        let history = self.tables.history(&table.0, usize::from(limit.0)).await.map_err(life::problem)?;
+        let history = self.tables.history(&table.0, usize::from(limit.0)).await.map_err(Problem::of_job)?;
         Ok(Json::of(&TableHistory::from(&history))?)
     }
 
@@ -145,21 +145,21 @@ impl Tables {
         let wanted = WantedRows {
             table: table.0,
             state: state(version.0, instant("as_of", &as_of)?, instant("known_at", &known_at)?)?,
-            symbol: symbol_of(symbol.0.as_deref())?,
+            symbol: parameters::symbol(symbol.0.as_deref())?,
             from: instant("from", &from)?,
             to: instant("to", &to)?,
             columns: columns.0,
             limit: limit.0,
             format: format.into(),
         };
-        let found = self.tables.rows(&wanted).await.map_err(life::problem)?;
+        let found = self.tables.rows(&wanted).await.map_err(Problem::of_job)?;
         Ok(computed(move || Rows::of(found, format)).await??)
     }
 }
 
 /// The time that a parameter names.
 fn instant(name: &'static str, parameter: &Query<Option<String>>) -> Result<Option<Timestamp>, Problem> {
-    parameter.0.as_deref().map(|text| life::time(name, text)).transpose()
+    parameter.0.as_deref().map(|text| parameters::time(name, text)).transpose()
 }
 
 /// Which state of a table is asked for.
