@@ -479,7 +479,7 @@ Examples:
   sentinel query 'SELECT avg(price) FROM features VERSION AS OF 12' --format json
   sentinel query 'SELECT * FROM windows' --output windows.parquet
 
-Tables: events, features, windows, predictions, late_events, dead_letters, gaps.
+Tables: events, features, windows, predictions, alerts, late_events, dead_letters, gaps.
 In the place of a table, with a TIME such as '2024-03-09T16:00:00Z':
   features VERSION AS OF 12       a version
   features TIMESTAMP AS OF TIME   what was stored at a time; also as_of('features', TIME)

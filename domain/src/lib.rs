@@ -19,12 +19,15 @@ pub mod fold;
 pub mod features;
 pub mod prediction;
 
+pub mod alerts;
+
 pub mod probe;
 
 #[cfg(test)]
 mod properties;
 
 pub use admission::{Fate, FateCounts, LateReason};
+pub use alerts::{AlertId, AlertLimits, AlertRow, AlertType, Severity};
 pub use error::ErrorKind;
 pub use event::{BACKFILLED, Event, Floor, Heartbeat, IngestId, Kind, Offset, Partition, Record, Side, Source};
 pub use features::{FEATURE_NAMES, FeatureRow, FeatureVector};

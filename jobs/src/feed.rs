@@ -11,15 +11,18 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use domain::{FEATURE_NAMES, FeatureVector, Offset, Partition, Prediction, Symbol, Timestamp};
+use domain::{AlertRow, FEATURE_NAMES, FeatureVector, Offset, Partition, Prediction, Symbol, Timestamp};
 use models::Verdict;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 /// Live predictions kept.
 pub const LIVE_KEPT: usize = 10_000;
 
 /// Manual predictions kept.
 pub const MANUAL_KEPT: usize = 500;
+
+/// Alerts that wait for each of those that follow them; who is further behind is told how many it missed.
+pub const ALERTS_KEPT: usize = 1_024;
 
 /// The newest predictions that percentiles and feature statistics describe.
 pub const DESCRIBED: usize = 10_000;
@@ -168,11 +171,19 @@ pub struct Statistics {
 }
 
 /// The predictions of this program, shared by the stream job and the service.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Feed {
     state: Mutex<State>,
     /// Wakes those that follow.
     came: watch::Sender<()>,
+    alerts: broadcast::Sender<Arc<AlertRow>>,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        let alerts = broadcast::Sender::new(ALERTS_KEPT);
+        Self { state: Mutex::default(), came: watch::Sender::default(), alerts }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -271,6 +282,20 @@ impl Feed {
         let came = self.came.subscribe();
         let seen = self.lock().appended;
         Follower { feed: Arc::clone(self), came, seen }
+    }
+
+    /// Tells those that follow alerts what the stream job found, in its order.
+    pub fn push_alerts(&self, alerts: &[AlertRow]) {
+        for alert in alerts {
+            // Where nobody follows, nobody misses it.
+            let _ = self.alerts.send(Arc::new(alert.clone()));
+        }
+    }
+
+    /// Follows the alerts that come from now on, each event of them once.
+    #[must_use]
+    pub fn follow_alerts(&self) -> broadcast::Receiver<Arc<AlertRow>> {
+        self.alerts.subscribe()
     }
 
     /// Takes in predictions about the past, in any order of calls: they are counted, and shown by their event time

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use domain::{Fate, FateCounts};
+use domain::{AlertRow, Fate, FateCounts, Severity};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
@@ -58,6 +58,11 @@ struct TableLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OriginLabel {
     origin: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SeverityLabel {
+    severity: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -127,6 +132,8 @@ pub struct Metrics {
     commit_seconds: Histograms<TableLabel>,
     predictions: Family<OriginLabel, Counter>,
     anomalies: Family<OriginLabel, Counter>,
+    alerts: Family<SeverityLabel, Counter>,
+    alert_events: Counter,
     model_version: Gauge,
     fire_delay: Histogram,
     missed: Counter,
@@ -165,6 +172,8 @@ impl Metrics {
             commit_seconds: Family::new_with_constructor(|| Histogram::new(COMMIT_BUCKETS)),
             predictions: Family::default(),
             anomalies: Family::default(),
+            alerts: Family::default(),
+            alert_events: Counter::default(),
             model_version: Gauge::default(),
             fire_delay: Histogram::new(FIRE_BUCKETS),
             missed: Counter::default(),
@@ -189,6 +198,9 @@ impl Metrics {
         }
         for origin in Origin::ALL {
             metrics.predicted(origin, 0, 0);
+        }
+        for severity in Severity::ALL {
+            metrics.alerts.get_or_create(&SeverityLabel { severity: severity.as_str() }).inc_by(0);
         }
         for reason in Skip::ALL {
             metrics.skipped(reason, 0);
@@ -216,6 +228,8 @@ impl Metrics {
         ours.register_with_unit("commit_duration", "Time of one commit", Unit::Seconds, self.commit_seconds.clone());
         ours.register("predictions", "Predictions made by this process", self.predictions.clone());
         ours.register("anomalies", "Predictions that said anomaly", self.anomalies.clone());
+        ours.register("alerts", "Alerts raised, by severity", self.alerts.clone());
+        ours.register("alert_events", "Events that raised an alert or joined one", self.alert_events.clone());
         ours.register("model_version", "Version of the active model, 0 before the first", self.model_version.clone());
         let help = "How long after its time a schedule's run was created";
         ours.register_with_unit("schedule_fire_delay", help, Unit::Seconds, self.fire_delay.clone());
@@ -300,6 +314,14 @@ impl Metrics {
         let label = OriginLabel { origin: origin.as_str() };
         self.predictions.get_or_create(&label).inc_by(predictions);
         self.anomalies.get_or_create(&label).inc_by(anomalies);
+    }
+
+    /// Counts events that raised an alert or joined one.
+    pub fn alerted(&self, events: &[AlertRow]) {
+        self.alert_events.inc_by(events.len() as u64);
+        for raised in events.iter().filter(|event| event.is_raising()) {
+            self.alerts.get_or_create(&SeverityLabel { severity: raised.severity.as_str() }).inc();
+        }
     }
 
     /// Notes the version of the active model.
@@ -402,6 +424,8 @@ mod tests {
             "sentinel_records_folded_total{fate=\"late\"} 0",
             "sentinel_predictions_total{origin=\"live\"} 0",
             "sentinel_anomalies_total{origin=\"manual\"} 0",
+            "sentinel_alerts_total{severity=\"critical\"} 0",
+            "sentinel_alert_events_total 0",
             "sentinel_model_version 0",
             "sentinel_schedule_missed_total 0",
             "sentinel_schedule_skipped_total{reason=\"run_goes_on\"} 0",

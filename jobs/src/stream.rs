@@ -4,6 +4,7 @@
 //! the one in the tables: a restart rebuilds each lane's state silently and goes on. Transient failures of the lake
 //! are retried until they pass and shown as the stream's trouble; nothing is dropped meanwhile, reading just waits.
 
+mod alerts;
 mod lane;
 mod repair;
 mod scorer;
@@ -268,6 +269,9 @@ impl Job {
             self.parts.metrics.records_folded(&counts);
             let fresh = lane.unpublished();
             self.parts.feed.push_live(fresh);
+            let alerts = lane.unpublished_alerts();
+            self.parts.feed.push_alerts(alerts);
+            self.parts.metrics.alerted(alerts);
             let anomalies = fresh.iter().filter(|prediction| prediction.is_anomaly).count();
             self.parts.metrics.predicted(Origin::Live, fresh.len() as u64, anomalies as u64);
             self.report.predictions += fresh.len() as u64;

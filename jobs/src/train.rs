@@ -5,7 +5,7 @@
 //! trainings at once one wins and the other says so. Rows that the model is measured on are not rows it was fitted on,
 //! wherever they carry labels. An artifact is on disk before its record is.
 
-use std::fmt;
+use std::{collections::HashMap, fmt};
 
 use domain::{FEATURE_NAMES, Symbol, Timestamp};
 use lake::{
@@ -33,6 +33,9 @@ pub const DETECTOR: &str = "isolation-forest";
 
 /// Labelled rows are split by time: this share, the oldest, is trained on; the others are measured on.
 const TRAINING_PERCENT: usize = 80;
+
+/// For how long after an event its statistics hold it: the rolling window, in microseconds.
+const AFTERMATH_MICROS: i64 = domain::panes::WINDOW_PANES * domain::panes::PANE_MICROS;
 
 /// What to train, from what, and what to do with it.
 #[derive(Clone, Debug, PartialEq)]
@@ -248,18 +251,38 @@ pub fn fit(
     parameters: &TrainParameters,
     trim: Option<f64>,
 ) -> Result<(Model, Vec<bool>), Error> {
-    let mut set = TrainingSet::with_capacity(rows.len());
-    for row in rows {
-        set.push(row.symbol, row.features);
-    }
+    let disturbed = disturbed(rows);
+    let of = |kept: &dyn Fn(usize) -> bool| {
+        let mut set = TrainingSet::with_capacity(rows.len());
+        for (place, row) in rows.iter().enumerate().filter(|(place, _)| kept(*place)) {
+            if disturbed[place] {
+                set.push_disturbed(row.symbol, row.features);
+            } else {
+                set.push(row.symbol, row.features);
+            }
+        }
+        set
+    };
+    let set = of(&|_| true);
     let Some(share) = trim else { return Ok((models::train(&set, parameters)?, vec![true; rows.len()])) };
     let kept = models::without_most_anomalous(&set, parameters, share)?;
-    let mut left = TrainingSet::with_capacity(rows.len());
-    for (row, _) in rows.iter().zip(&kept).filter(|(_, kept)| **kept) {
-        left.push(row.symbol, row.features);
-    }
     drop(set);
+    let left = of(&|place| kept[place]);
     Ok((models::train(&left, parameters)?, kept))
+}
+
+/// Which rows are of a labelled anomaly, or of the minute after it, in which it lies in the rolling window.
+fn disturbed(rows: &[StoredFeatures]) -> Vec<bool> {
+    let mut last_labelled: HashMap<Symbol, Timestamp> = HashMap::new();
+    let is_disturbed = |row: &StoredFeatures| {
+        if row.is_anomaly == Some(true) {
+            last_labelled.insert(row.symbol, row.timestamp);
+            return true;
+        }
+        let labelled = last_labelled.get(&row.symbol);
+        labelled.is_some_and(|labelled| row.timestamp.micros() - labelled.micros() <= AFTERMATH_MICROS)
+    };
+    rows.iter().map(is_disturbed).collect()
 }
 
 /// A model and what was measured on the way.

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, fmt, path::Path, sync::Arc};
 
-use domain::{NoProbe, Offset, Output, Partition, Prediction, Probe};
+use domain::{AlertRow, NoProbe, Offset, Output, Partition, Prediction, Probe};
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
 use tracing::warn;
@@ -34,6 +34,8 @@ pub struct PartitionFlush {
     pub output: Output,
     /// What models said about `output.features`.
     pub predictions: Vec<Prediction>,
+    /// Which of them raised an alert or joined one.
+    pub alerts: Vec<AlertRow>,
     /// Offsets that the log lost on the way.
     pub gaps: Vec<GapRow>,
 }
@@ -181,7 +183,7 @@ impl Lake {
         topic: &str,
         partitions: &Arc<Vec<PartitionFlush>>,
     ) -> Result<FlushSummary, Error> {
-        let (floors, gaps, dead, late, features, windows, predictions) = tokio::try_join!(
+        let (floors, gaps, dead, late, features, windows, predictions, alerts) = tokio::try_join!(
             self.append_derived(topic, partitions, |p| &p.output.floors),
             self.append_derived(topic, partitions, |p| &p.gaps),
             self.append_derived(topic, partitions, |p| &p.output.dead),
@@ -189,8 +191,9 @@ impl Lake {
             self.append_derived(topic, partitions, |p| &p.output.features),
             self.append_derived(topic, partitions, |p| &p.output.windows),
             self.append_derived(topic, partitions, |p| &p.predictions),
+            self.append_derived(topic, partitions, |p| &p.alerts),
         )?;
-        let rows = [floors, gaps, dead, late, features, windows, predictions].map(Appended::rows);
+        let rows = [floors, gaps, dead, late, features, windows, predictions, alerts].map(Appended::rows);
         Ok(FlushSummary { rows: TableName::ALL.into_iter().zip(rows).collect() })
     }
 

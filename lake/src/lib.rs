@@ -20,6 +20,8 @@ pub mod versions;
 
 pub mod read;
 
+pub mod alerts;
+
 pub mod epochs;
 mod ordered;
 pub mod recall;

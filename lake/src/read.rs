@@ -385,7 +385,7 @@ impl Pinned {
         Ok(self.in_order(order).await?.map(move |batch| Columns::new(&batch?.0, table).predictions()))
     }
 
-    async fn predictions_in(&self, order: &str) -> Result<Vec<Prediction>, Error> {
+    pub(crate) async fn predictions_in(&self, order: &str) -> Result<Vec<Prediction>, Error> {
         let mut predictions = Vec::new();
         for batch in self.rows(&format!("SELECT * FROM predictions {order}")).await? {
             let batch = as_stored(&batch, self.table).map_err(|e| self.failed("read")(e.into()))?;
@@ -521,7 +521,7 @@ impl<'a> Columns<'a> {
         Symbol::parse(text).map_err(|_| self.unexpected("symbol"))
     }
 
-    fn double(&self, name: &'static str, row: usize) -> Result<f64, Error> {
+    pub(crate) fn double(&self, name: &'static str, row: usize) -> Result<f64, Error> {
         let column = self.column(name)?.as_primitive_opt::<Float64Type>();
         column.map(|column| column.value(row)).ok_or_else(|| self.unexpected(name))
     }
@@ -541,7 +541,7 @@ impl<'a> Columns<'a> {
         Ok(column.is_valid(row).then(|| column.value(row)))
     }
 
-    fn text(&self, name: &'static str, row: usize) -> Result<Option<&'a str>, Error> {
+    pub(crate) fn text(&self, name: &'static str, row: usize) -> Result<Option<&'a str>, Error> {
         let column = self.column(name)?;
         if column.is_null(row) {
             return Ok(None);
@@ -556,7 +556,7 @@ impl<'a> Columns<'a> {
         self.batch.column_by_name(name).ok_or_else(|| self.unexpected(name))
     }
 
-    fn unexpected(&self, column: &'static str) -> Error {
+    pub(crate) fn unexpected(&self, column: &'static str) -> Error {
         Error::UnexpectedColumn { table: self.table.as_str(), column }
     }
 }

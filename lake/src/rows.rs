@@ -13,8 +13,8 @@ use arrow::{
     error::ArrowError,
 };
 use domain::{
-    BACKFILLED, Cause, DeadLetter, Event, EventRow, FeatureRow, FloorRow, LateRow, Offset, Prediction, Source, Symbol,
-    Timestamp, WindowRow, windows::WINDOW_MICROS,
+    AlertRow, BACKFILLED, Cause, DeadLetter, Event, EventRow, FeatureRow, FloorRow, LateRow, Offset, Prediction,
+    Source, Symbol, Timestamp, WindowRow, windows::WINDOW_MICROS,
 };
 
 use crate::{archive::Kline, schema::TableName};
@@ -188,6 +188,25 @@ impl TableRow for Prediction {
             optional_texts(rows, |r| r.label_anomaly_type.as_deref()),
             texts(rows, |r| r.source.as_str()),
         ]);
+        RecordBatch::try_new(Self::TABLE.schema(), columns)
+    }
+}
+
+impl TableRow for AlertRow {
+    const TABLE: TableName = TableName::Alerts;
+
+    fn offset(&self) -> Offset {
+        self.offset
+    }
+
+    fn batch(rows: &[&Self]) -> Result<RecordBatch, ArrowError> {
+        let mut columns = vec![symbols(rows, |r| r.symbol), times(rows, |r| r.timestamp)];
+        columns.extend(causes(rows, AlertRow::cause));
+        columns.push(Arc::new(rows.iter().map(|r| Some(r.alert.to_string())).collect::<StringArray>()));
+        columns.extend([times(rows, |r| r.raised_at), texts(rows, |r| r.alert_type.as_str())]);
+        columns.extend([texts(rows, |r| r.severity.as_str()), doubles(rows, |r| r.anomaly_score)]);
+        columns.extend([longs(rows, |r| r.model_version), texts(rows, |r| r.leading_feature)]);
+        columns.extend([doubles(rows, |r| r.share), texts(rows, |r| r.source.as_str())]);
         RecordBatch::try_new(Self::TABLE.schema(), columns)
     }
 }

@@ -20,6 +20,8 @@ pub enum TableName {
     Windows,
     /// What models said, one row per scored event.
     Predictions,
+    /// Events that raised an alert or joined one.
+    Alerts,
     /// Valid events that came too late or twice.
     LateEvents,
     /// Records that cannot be events.
@@ -32,7 +34,7 @@ pub enum TableName {
 
 impl TableName {
     /// Every table, derived ones first and `events` last, as commits go.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Floors,
         Self::Gaps,
         Self::DeadLetters,
@@ -40,6 +42,7 @@ impl TableName {
         Self::Features,
         Self::Windows,
         Self::Predictions,
+        Self::Alerts,
         Self::Events,
     ];
 
@@ -51,6 +54,7 @@ impl TableName {
             Self::Features => "features",
             Self::Windows => "windows",
             Self::Predictions => "predictions",
+            Self::Alerts => "alerts",
             Self::LateEvents => "late_events",
             Self::DeadLetters => "dead_letters",
             Self::Gaps => "gaps",
@@ -62,7 +66,7 @@ impl TableName {
     #[must_use]
     pub const fn time(self) -> &'static str {
         match self {
-            Self::Events | Self::Features | Self::Predictions | Self::LateEvents => "timestamp",
+            Self::Events | Self::Features | Self::Predictions | Self::Alerts | Self::LateEvents => "timestamp",
             Self::Windows => "window_start",
             Self::DeadLetters | Self::Gaps | Self::Floors => "ingest_time",
         }
@@ -100,7 +104,7 @@ impl TableName {
     /// The columns as Arrow types.
     #[must_use]
     pub fn schema(self) -> SchemaRef {
-        static SCHEMAS: LazyLock<[SchemaRef; 8]> = LazyLock::new(|| TableName::ALL.map(|t| Arc::new(t.columns())));
+        static SCHEMAS: LazyLock<[SchemaRef; 9]> = LazyLock::new(|| TableName::ALL.map(|t| Arc::new(t.columns())));
         let index = Self::ALL.iter().position(|table| *table == self);
         SCHEMAS[index.unwrap_or_else(|| unreachable!("ALL lists every table"))].clone()
     }
@@ -113,6 +117,7 @@ impl TableName {
             Self::Features => "one row per admitted event: rolling statistics of the 60 s before it",
             Self::Windows => "one row per symbol and closed 1-minute window",
             Self::Predictions => "what models said, one row per scored event",
+            Self::Alerts => "events that raised an alert or joined one",
             Self::LateEvents => "valid events that came too late or twice, with the reason",
             Self::DeadLetters => "records that cannot be events, with bytes and reason",
             Self::Gaps => "offsets that the log lost",
@@ -164,6 +169,13 @@ impl TableName {
                     optional(text("label_anomaly_type")),
                     text("source"),
                 ]);
+            }
+            Self::Alerts => {
+                fields.extend([text(SYMBOL), time("timestamp")]);
+                fields.extend(record);
+                fields.extend([text("alert_id"), time("raised_at"), text("alert_type"), text("severity")]);
+                fields.extend([double("anomaly_score"), long("model_version")]);
+                fields.extend([text("leading_feature"), double("share"), text("source")]);
             }
             Self::LateEvents => {
                 fields.extend([text(SYMBOL), time("timestamp")]);

@@ -480,6 +480,6 @@ mod tests {
     fn an_unknown_table_is_named_with_those_there_are() {
         let refused = ReadStatement::parse("SELECT * FROM trades VERSION AS OF 3").unwrap_err();
         assert!(matches!(&refused, Error::NoTable { name } if name == "trades"), "{refused:?}");
-        assert!(refused.to_string().contains("events, predictions"), "{refused}");
+        assert!(refused.to_string().contains("events, alerts, predictions"), "{refused}");
     }
 }

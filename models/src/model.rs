@@ -1,7 +1,7 @@
 //! A trained model: scaler, forest, thresholds and the specification of its features. Immutable; the same bytes in
 //! its artifact whenever and wherever it was trained. Never changes a threshold after training.
 
-use domain::{FeatureVector, Symbol};
+use domain::{AlertLimits, FeatureVector, Symbol};
 
 use crate::{
     forest::Forest,
@@ -113,14 +113,10 @@ impl Model {
         self.thresholds.offset
     }
 
-    /// The anomaly score below which an anomaly is worth an alert; at most 0.
-    pub const fn alert_threshold(&self) -> f64 {
-        self.thresholds.alert
-    }
-
-    /// The lowest anomaly score of a training row.
-    pub const fn training_minimum(&self) -> f64 {
-        self.thresholds.training_minimum
+    /// From which anomaly scores on an alert may be raised: the alert quantile and the least of the scores of calm
+    /// training rows, those of no labelled anomaly and its aftermath.
+    pub const fn alert_limits(&self) -> AlertLimits {
+        AlertLimits { threshold: self.thresholds.alert, training_minimum: self.thresholds.training_minimum }
     }
 
     /// Rows that each tree was grown on: the parameter, or all rows where there were fewer.

@@ -33,20 +33,29 @@ const ROWS_PER_TASK: usize = 4_096;
 pub struct TrainingSet {
     pub(crate) symbols: Vec<Symbol>,
     pub(crate) rows: Vec<FeatureVector>,
+    /// Places of rows that are not calm, ascending.
+    disturbed: Vec<usize>,
 }
 
 impl TrainingSet {
     /// A set without rows.
     pub const fn new() -> Self {
-        Self { symbols: Vec::new(), rows: Vec::new() }
+        Self { symbols: Vec::new(), rows: Vec::new(), disturbed: Vec::new() }
     }
 
     /// A set without rows and with room for some.
     pub fn with_capacity(rows: usize) -> Self {
-        Self { symbols: Vec::with_capacity(rows), rows: Vec::with_capacity(rows) }
+        Self { symbols: Vec::with_capacity(rows), rows: Vec::with_capacity(rows), disturbed: Vec::new() }
     }
 
-    /// Adds a row.
+    /// Adds a row that is known to be of an anomaly or its aftermath: it is learnt from like any other, and leaves the
+    /// limits of alerts as they are.
+    pub fn push_disturbed(&mut self, symbol: Symbol, vector: FeatureVector) {
+        self.disturbed.push(self.rows.len());
+        self.push(symbol, vector);
+    }
+
+    /// Adds a row, calm as far as is known.
     pub fn push(&mut self, symbol: Symbol, vector: FeatureVector) {
         self.symbols.push(symbol);
         self.rows.push(vector);
@@ -99,7 +108,7 @@ pub struct TrainParameters {
     pub contamination: f64,
     /// What the chance of the training depends on.
     pub seed: u64,
-    /// The share of training rows beyond the alert threshold, above 0 and at most 0.5.
+    /// The share of calm training rows beyond the alert threshold, above 0 and at most 0.5.
     pub alert_quantile: f64,
 }
 
@@ -147,7 +156,7 @@ pub fn train(set: &TrainingSet, parameters: &TrainParameters) -> Result<Model, E
     let standard = standardise(set, &scales);
     let max_samples = parameters.max_samples.min(standard.len() as u32);
     let forest = Forest::grow(&standard, parameters.trees, max_samples, parameters.seed);
-    let thresholds = thresholds(&forest, &standard, parameters);
+    let thresholds = thresholds(&forest, &standard, &set.disturbed, parameters);
     Ok(Model::new(parameters.clone(), scales, forest, thresholds, specification::hash()))
 }
 
@@ -183,22 +192,45 @@ fn standardise(set: &TrainingSet, scales: &Scales) -> Vec<[f32; FEATURES]> {
     blocks.concat()
 }
 
-/// Scores the training rows and reads the thresholds off their distribution.
-fn thresholds(forest: &Forest, standard: &[[f32; FEATURES]], parameters: &TrainParameters) -> Thresholds {
+/// Scores the training rows and reads the thresholds off their distribution: those of alerts off that of calm rows, of
+/// all rows where none is calm.
+fn thresholds(
+    forest: &Forest,
+    standard: &[[f32; FEATURES]],
+    disturbed: &[usize],
+    parameters: &TrainParameters,
+) -> Thresholds {
     let mut scores = vec![0.0; standard.len()];
     scores
         .par_chunks_mut(ROWS_PER_TASK)
         .zip(standard.par_chunks(ROWS_PER_TASK))
         .for_each(|(scores, rows)| forest.score_samples_into(rows, scores));
-    scores.par_sort_unstable_by(f64::total_cmp);
-    let at = |q| quantile::of_sorted(&scores, q).unwrap_or(-0.5);
-    let offset = at(parameters.contamination);
+    let calm = without(&scores, disturbed);
+    let ascending = |mut scores: Vec<f64>| {
+        scores.par_sort_unstable_by(f64::total_cmp);
+        scores
+    };
+    let scores = ascending(scores);
+    let calm = calm.map(ascending);
+    let calm = calm.as_deref().unwrap_or(&scores);
+    let at = |scores: &[f64], q| quantile::of_sorted(scores, q).unwrap_or(-0.5);
+    let offset = at(&scores, parameters.contamination);
     Thresholds {
         offset,
         // An alert is always an anomaly too, even where its quantile is the wider one.
-        alert: (at(parameters.alert_quantile) - offset).min(0.0),
-        training_minimum: at(0.0) - offset,
+        alert: (at(calm, parameters.alert_quantile) - offset).min(0.0),
+        training_minimum: at(calm, 0.0) - offset,
     }
+}
+
+/// The scores at other places than these, which ascend; `None` where that is all of them, or none.
+fn without(scores: &[f64], places: &[usize]) -> Option<Vec<f64>> {
+    if places.is_empty() || places.len() == scores.len() {
+        return None;
+    }
+    let mut places = places.iter().peekable();
+    let is_left = |(place, score): (usize, &f64)| places.next_if_eq(&&place).is_none().then_some(*score);
+    Some(scores.iter().enumerate().filter_map(is_left).collect())
 }
 
 #[cfg(test)]
@@ -242,15 +274,36 @@ mod tests {
         let verdicts = model.verdicts(set.symbols(), set.rows());
         let below = |limit: f64| verdicts.iter().filter(|verdict| verdict.anomaly_score < limit).count();
         assert_eq!(verdicts.iter().filter(|verdict| verdict.is_anomaly).count(), 300);
-        assert_eq!(below(model.alert_threshold()), 5);
-        assert_eq!(below(model.training_minimum()), 0);
-        assert!(model.training_minimum() < model.alert_threshold() && model.alert_threshold() < 0.0);
+        let limits = model.alert_limits();
+        assert_eq!((below(limits.threshold), below(limits.training_minimum)), (5, 0));
+        assert!(limits.training_minimum < limits.threshold && limits.threshold < 0.0);
     }
 
     #[test]
     fn an_alert_is_an_anomaly_even_where_its_quantile_is_the_wider_one() {
         let model = train(&set(1_000), &TrainParameters { alert_quantile: 0.4, ..small() }).unwrap();
-        assert!(model.alert_threshold() <= 0.0);
+        assert_eq!(model.alert_limits().threshold, 0.0);
+    }
+
+    #[test]
+    fn the_limits_of_alerts_are_those_of_calm_rows() {
+        let parameters = TrainParameters { alert_quantile: 0.01, contamination: 0.1, ..small() };
+        let (calm, mut with_spikes) = (set(1_000), set(1_000));
+        let far = [9.0, -9.0, 9.0, 9.0, 9.0];
+        let symbol = calm.symbols()[0];
+        (0..100).for_each(|_| with_spikes.push_disturbed(symbol, far));
+        let model = train(&with_spikes, &parameters).unwrap();
+        let verdicts = model.verdicts(calm.symbols(), calm.rows());
+        let below = |limit: f64| verdicts.iter().filter(|verdict| verdict.anomaly_score < limit).count();
+        let limits = model.alert_limits();
+        assert_eq!((below(limits.threshold), below(limits.training_minimum)), (10, 0));
+        assert!(model.verdict(symbol, &far).anomaly_score < limits.training_minimum);
+        // Where nothing else is known of them, spikes count like other rows.
+        let mut unknown = set(1_000);
+        (0..100).for_each(|_| unknown.push(symbol, far));
+        let unaware = train(&unknown, &parameters).unwrap();
+        assert_eq!(unaware.threshold(), model.threshold());
+        assert!(unaware.alert_limits().threshold < limits.threshold);
     }
 
     #[test]

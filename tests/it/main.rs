@@ -28,6 +28,7 @@ mod schedule;
 mod query;
 mod restore;
 
+mod alerts;
 mod apart;
 
 mod example_vectors;

@@ -6,7 +6,10 @@ use lake::TableName;
 
 use crate::harness::Data;
 
-const MARKET: &str = "ingest simulated --events 900 --seed 3 --start 2024-03-09T16:00:00Z --speed 0";
+/// A market up to so many events.
+fn market(events: u32) -> String {
+    format!("ingest simulated --events {events} --seed 3 --start 2024-03-09T16:00:00Z --speed 0")
+}
 
 /// The newest commit of a table.
 fn newest_commit(data: &Data, table: TableName) -> PathBuf {
@@ -18,11 +21,13 @@ fn newest_commit(data: &Data, table: TableName) -> PathBuf {
 #[test]
 fn rows_of_torn_commits_are_written_again() {
     let data = Data::new();
-    data.run(MARKET);
+    data.run(&market(900));
     data.run("stream --once");
     data.run("train --trees 10");
+    data.run(&market(3_600));
     data.run("stream --once");
-    let tables = [TableName::Features, TableName::Windows, TableName::Predictions, TableName::Events];
+    let tables =
+        [TableName::Features, TableName::Windows, TableName::Predictions, TableName::Alerts, TableName::Events];
     let before = tables.map(|table| data.rows(table, &[]));
     for (table, keep) in [(TableName::Features, 0), (TableName::Predictions, 40)] {
         let commit = newest_commit(&data, table);

@@ -77,8 +77,8 @@ impl ExplainAnswer {
             is_anomaly: explanation.verdict.is_anomaly,
             model_version: active.version,
             threshold: model.threshold(),
-            alert_threshold: model.alert_threshold(),
-            training_minimum: model.training_minimum(),
+            alert_threshold: model.alert_limits().threshold,
+            training_minimum: model.alert_limits().training_minimum,
             features: explanation.features.iter().map(ExplainedFeature::from).collect(),
             path: ExplainedPath::from(&explanation.path),
         }

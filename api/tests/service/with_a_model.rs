@@ -41,8 +41,9 @@ async fn a_market_that_the_model_has_not_seen_is_judged_too() {
 async fn an_explanation_is_that_of_the_model_to_the_bit() {
     let active = trained(3);
     let expected = active.model.explain(symbol("BTC-USDT"), &SPIKE);
+    let limits = active.model.alert_limits();
     let (threshold, alert_threshold, training_minimum) =
-        (active.model.threshold(), active.model.alert_threshold(), active.model.training_minimum());
+        (active.model.threshold(), limits.threshold, limits.training_minimum);
     let service = Running::start(Some(active)).await;
     let verdict = json_of(service.predict(question("BTC-USDT", SPIKE).to_string()).await).await;
     let response = service.explain(question("BTC-USDT", SPIKE).to_string()).await;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use domain::{Fate, FateCounts, Fold, Offset, Partition, Prediction, Timestamp};
+use domain::{AlertRow, Fate, FateCounts, Fold, Offset, Partition, Prediction, Timestamp};
 use lake::{
     PartitionFlush, TableName,
     lake::{Progress, next_id},
@@ -13,7 +13,9 @@ use streams::ReadItem;
 use tracing::warn;
 
 use super::{
-    StreamParts, announce,
+    StreamParts,
+    alerts::Alerts,
+    announce,
     scorer::Scorer,
     silent::{fold_batch, fold_silently, recall},
 };
@@ -23,11 +25,13 @@ use crate::{active::ActiveModel, error::Error};
 pub(super) struct Lane {
     fold: Fold,
     scorer: Scorer,
+    alerts: Alerts,
     pending: PartitionFlush,
     pending_bytes: usize,
-    /// Predictions below this offset were told to the feed by an earlier run.
+    /// Predictions below this offset, and their alerts, were told to the feed by an earlier run.
     first_unpublished: Offset,
     published: usize,
+    published_alerts: usize,
 }
 
 impl Lane {
@@ -44,8 +48,8 @@ impl Lane {
         let fold = rebuild(parts, partition, replay, next).await?;
         let scorer = Scorer::restore(&parts.registry, &parts.models, topic, partition, next).await?;
         let scored = parts.lake.transaction(TableName::Predictions, &next_id(topic, partition)).await?;
-        let pending = PartitionFlush { partition, start: next, next, replay, ..PartitionFlush::default() };
-        Ok(Self { fold, scorer, pending, pending_bytes: 0, first_unpublished: scored.unwrap_or(0), published: 0 })
+        let alerts = Alerts::recall(&parts.lake, &parts.models, partition, progress).await?;
+        Ok(Self::at(fold, scorer, alerts, progress, scored.unwrap_or(0)))
     }
 
     /// A lane that folds again what has been committed from `from` on, and tells the feed nothing.
@@ -58,8 +62,15 @@ impl Lane {
         let topic = parts.log.topic_id();
         let fold = rebuild(parts, partition, replay, next).await?;
         let scorer = Scorer::restore(&parts.registry, &parts.models, topic, partition, next).await?;
-        let pending = PartitionFlush { partition, start: next, next, replay, ..PartitionFlush::default() };
-        Ok(Self { fold, scorer, pending, pending_bytes: 0, first_unpublished: Offset::MAX, published: 0 })
+        let alerts = Alerts::recall(&parts.lake, &parts.models, partition, from).await?;
+        Ok(Self::at(fold, scorer, alerts, from, Offset::MAX))
+    }
+
+    fn at(fold: Fold, scorer: Scorer, alerts: Alerts, progress: Progress, first_unpublished: Offset) -> Self {
+        let Progress { next, replay } = progress;
+        let pending =
+            PartitionFlush { partition: fold.partition(), start: next, next, replay, ..PartitionFlush::default() };
+        Self { fold, scorer, alerts, pending, pending_bytes: 0, first_unpublished, published: 0, published_alerts: 0 }
     }
 
     pub(super) const fn partition(&self) -> Partition {
@@ -99,8 +110,16 @@ impl Lane {
                 }
             }
         }
-        self.scorer.score(&self.pending.output.features[old_rows..], &mut self.pending.predictions);
+        self.score(old_rows);
         counts
+    }
+
+    /// Scores the feature rows from a place on, and finds the alerts among them.
+    fn score(&mut self, from: usize) {
+        let Self { scorer, alerts, pending, .. } = self;
+        scorer.score(&pending.output.features[from..], &mut pending.predictions, |model, said| {
+            alerts.take(model, said, &mut pending.alerts);
+        });
     }
 
     /// Takes in again what was folded before the log lost it, as the tables tell it: the next offsets below `end`, so many
@@ -110,7 +129,7 @@ impl Lane {
         let (fold, out) = recall(memory, self.fold, end).await?;
         self.fold = fold;
         self.pending.output.append(out);
-        self.scorer.score(&self.pending.output.features[old_rows..], &mut self.pending.predictions);
+        self.score(old_rows);
         Ok(self)
     }
 
@@ -120,8 +139,15 @@ impl Lane {
         &fresh[fresh.partition_point(|prediction| prediction.offset < self.first_unpublished)..]
     }
 
+    /// Alerts that the feed has not been told about.
+    pub(super) fn unpublished_alerts(&self) -> &[AlertRow] {
+        let fresh = &self.pending.alerts[self.published_alerts..];
+        &fresh[fresh.partition_point(|alert| alert.offset < self.first_unpublished)..]
+    }
+
     pub(super) const fn mark_published(&mut self) {
         self.published = self.pending.predictions.len();
+        self.published_alerts = self.pending.alerts.len();
     }
 
     /// Takes the rows to commit, `None` where the lane has not moved.
@@ -132,6 +158,8 @@ impl Lane {
         }
         self.pending_bytes = 0;
         self.published = 0;
+        self.published_alerts = 0;
+        self.alerts.forget_before(replay);
         let fresh = PartitionFlush { partition, start: next, next, replay, ..PartitionFlush::default() };
         let full = std::mem::replace(&mut self.pending, fresh);
         Some(PartitionFlush { next, replay, ..full })

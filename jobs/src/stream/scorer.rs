@@ -59,15 +59,22 @@ impl Scorer {
         Ok(())
     }
 
-    /// Scores rows in offset order; rows that no model is assigned to are left out.
-    pub(super) fn score(&self, rows: &[FeatureRow], predictions: &mut Vec<Prediction>) {
+    /// Scores rows in offset order; rows that no model is assigned to are left out. `scored` is told what each model said.
+    pub(super) fn score(
+        &self,
+        rows: &[FeatureRow],
+        predictions: &mut Vec<Prediction>,
+        mut scored: impl FnMut(&ActiveModel, &[Prediction]),
+    ) {
         let mut rest = rows;
         while let Some(first) = rest.first() {
             let next_change = self.assignments.iter().map(|a| a.first_offset).filter(|o| *o > first.offset).min();
             let end = next_change.map_or(rest.len(), |change| rest.partition_point(|row| row.offset < change));
             let (run, later) = rest.split_at(end);
             if let Some(model) = assigned(&self.assignments, first.offset).and_then(|v| self.models.get(&v)) {
-                predictions.extend(model.predict(run));
+                let said = model.predict(run);
+                scored(model, &said);
+                predictions.extend(said);
             }
             rest = later;
         }

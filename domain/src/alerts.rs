@@ -1,0 +1,436 @@
+//! Alerts: which anomalies are worth a person's time, what kind they are of, and which of them are one episode.
+//!
+//! A model calls a fixed share of all events anomalies; an alert asks for more. Its score lies beyond a rarer quantile
+//! of the scores of calm training rows, and it is confirmed: by another such event among the four before it, or by a
+//! score that no calm training row had. What is of one symbol and one kind within half an hour is one alert.
+//!
+//! Everything is in the order of the log and in event time, so that the same predictions give the same alerts. The state
+//! depends on nothing older than the fold's own ([`Watch`]) and on rows that were stored ([`Episodes`]).
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    str::FromStr,
+};
+
+use crate::{
+    event::{Offset, Partition, Source},
+    features::FEATURE_NAMES,
+    prediction::Prediction,
+    symbol::Symbol,
+    time::Timestamp,
+    windows::Cause,
+};
+
+/// Events among which another one beyond the alert threshold confirms an event: itself and the four before it.
+pub const CONFIRMING_EVENTS: usize = 5;
+
+/// How far apart in event time two events may lie of which one confirms the other, in microseconds. A second less than a
+/// minute, so that the fold's state always reaches back to them.
+pub const CONFIRMING_MICROS: i64 = 59_000_000;
+
+/// For how long after an alert was raised repeats join it, in microseconds of event time: half an hour.
+pub const EPISODE_MICROS: i64 = 30 * 60 * 1_000_000;
+
+/// What kind of anomaly an alert is about: its leading feature and to which side that lies of what is expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AlertType {
+    /// The price, or its return, lies above.
+    PriceSpike,
+    /// The price, or its return, lies below.
+    FlashCrash,
+    /// The volume lies above.
+    VolumeSpike,
+    /// The volume lies below.
+    VolumeDrop,
+    /// Prices vary more.
+    PriceTurbulence,
+    /// Prices vary less.
+    PriceStillness,
+    /// Volumes vary more.
+    VolumeTurbulence,
+    /// Volumes vary less.
+    VolumeStillness,
+}
+
+impl AlertType {
+    /// Every kind.
+    pub const ALL: [Self; 8] = [
+        Self::PriceSpike,
+        Self::FlashCrash,
+        Self::VolumeSpike,
+        Self::VolumeDrop,
+        Self::PriceTurbulence,
+        Self::PriceStillness,
+        Self::VolumeTurbulence,
+        Self::VolumeStillness,
+    ];
+
+    /// The kind that a leading feature stands for; `None` for a name that is not one of [`FEATURE_NAMES`].
+    #[must_use]
+    pub fn of(leading_feature: &str, is_above: bool) -> Option<Self> {
+        let place = FEATURE_NAMES.iter().position(|name| *name == leading_feature)?;
+        let [above, below] = match place {
+            0 | 1 => [Self::PriceSpike, Self::FlashCrash],
+            2 => [Self::VolumeSpike, Self::VolumeDrop],
+            3 => [Self::PriceTurbulence, Self::PriceStillness],
+            _ => [Self::VolumeTurbulence, Self::VolumeStillness],
+        };
+        Some(if is_above { above } else { below })
+    }
+
+    /// Its name; those of labelled anomalies are the same.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PriceSpike => "PRICE_SPIKE",
+            Self::FlashCrash => "FLASH_CRASH",
+            Self::VolumeSpike => "VOLUME_SPIKE",
+            Self::VolumeDrop => "VOLUME_DROP",
+            Self::PriceTurbulence => "PRICE_TURBULENCE",
+            Self::PriceStillness => "PRICE_STILLNESS",
+            Self::VolumeTurbulence => "VOLUME_TURBULENCE",
+            Self::VolumeStillness => "VOLUME_STILLNESS",
+        }
+    }
+
+    /// The kind with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+/// How rare an alert's score is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Beyond the alert threshold.
+    Warning,
+    /// Nearer to the lowest score of calm training rows than to the alert threshold.
+    High,
+    /// Lower than the score of any calm training row.
+    Critical,
+}
+
+impl Severity {
+    /// Every severity, the least first.
+    pub const ALL: [Self; 3] = [Self::Warning, Self::High, Self::Critical];
+
+    /// The severity of a score beyond the alert threshold.
+    #[must_use]
+    pub fn of(anomaly_score: f64, limits: AlertLimits) -> Self {
+        if anomaly_score < limits.training_minimum {
+            Self::Critical
+        } else if anomaly_score < f64::midpoint(limits.threshold, limits.training_minimum) {
+            Self::High
+        } else {
+            Self::Warning
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Warning => "warning",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+
+    /// The severity with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|severity| severity.as_str() == name)
+    }
+}
+
+/// From which anomaly scores on a model's verdicts are worth an alert.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AlertLimits {
+    /// Scores below this count; at most 0.
+    pub threshold: f64,
+    /// Scores below this need no other event to confirm them.
+    pub training_minimum: f64,
+}
+
+/// The name of an alert: the record that raised it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AlertId {
+    /// Partition of the record.
+    pub partition: Partition,
+    /// Offset of the record.
+    pub offset: Offset,
+}
+
+impl fmt::Display for AlertId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.partition, self.offset)
+    }
+}
+
+/// A text that names no alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoAlertId;
+
+impl fmt::Display for NoAlertId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an alert is named PARTITION:OFFSET, such as 2:10451")
+    }
+}
+
+impl std::error::Error for NoAlertId {}
+
+impl FromStr for AlertId {
+    type Err = NoAlertId;
+
+    fn from_str(text: &str) -> Result<Self, NoAlertId> {
+        let (partition, offset) = text.split_once(':').ok_or(NoAlertId)?;
+        let id = Self {
+            partition: partition.parse().map_err(|_| NoAlertId)?,
+            offset: offset.parse().map_err(|_| NoAlertId)?,
+        };
+        // One name for one alert: no sign, no leading zero.
+        (id.partition >= 0 && id.offset >= 0 && id.to_string() == text).then_some(id).ok_or(NoAlertId)
+    }
+}
+
+/// One row of the `alerts` table: an event that raised an alert, or joined one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AlertRow {
+    /// Partition of the record.
+    pub partition: Partition,
+    /// Offset of the record.
+    pub offset: Offset,
+    /// Append time of the record.
+    pub ingest_time: Timestamp,
+    /// Event time.
+    pub timestamp: Timestamp,
+    /// The market.
+    pub symbol: Symbol,
+    /// The alert that the event belongs to; where it raised it, the event's own place.
+    pub alert: AlertId,
+    /// Event time of the event that raised the alert.
+    pub raised_at: Timestamp,
+    /// What kind of anomaly.
+    pub alert_type: AlertType,
+    /// How rare this event's score is.
+    pub severity: Severity,
+    /// This event's score; negative.
+    pub anomaly_score: f64,
+    /// The model that said so.
+    pub model_version: i64,
+    /// The feature with the largest share of the score, one of [`FEATURE_NAMES`].
+    pub leading_feature: &'static str,
+    /// Its share, 0 to 1.
+    pub share: f64,
+    /// Where the event came from.
+    pub source: Source,
+}
+
+impl AlertRow {
+    /// The record that made the row appear.
+    #[must_use]
+    pub const fn cause(&self) -> Cause {
+        Cause { partition: self.partition, offset: self.offset, append_time: self.ingest_time }
+    }
+
+    /// Whether the event raised its alert; others join one.
+    #[must_use]
+    pub fn is_raising(&self) -> bool {
+        self.alert == AlertId { partition: self.partition, offset: self.offset }
+    }
+}
+
+/// Which of the newest events of each symbol lay beyond the alert threshold.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Watch {
+    symbols: HashMap<Symbol, Newest>,
+}
+
+/// The newest events of a symbol, the oldest first; fewer than [`CONFIRMING_EVENTS`].
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Newest {
+    events: VecDeque<(Timestamp, bool)>,
+    last: Offset,
+}
+
+impl Watch {
+    /// Takes in the next scored event of the log; whether it is a confirmed alert.
+    pub fn observe(&mut self, prediction: &Prediction, limits: AlertLimits) -> bool {
+        let is_beyond = prediction.anomaly_score < limits.threshold;
+        let newest = self.symbols.entry(prediction.symbol).or_default();
+        let confirms = |(timestamp, is_beyond): &(Timestamp, bool)| {
+            *is_beyond && (prediction.timestamp.micros() - timestamp.micros()).abs() <= CONFIRMING_MICROS
+        };
+        let is_confirmed =
+            is_beyond && (prediction.anomaly_score < limits.training_minimum || newest.events.iter().any(confirms));
+        newest.events.push_back((prediction.timestamp, is_beyond));
+        if newest.events.len() == CONFIRMING_EVENTS {
+            newest.events.pop_front();
+        }
+        newest.last = prediction.offset;
+        is_confirmed
+    }
+
+    /// Forgets symbols without an event at `replay` or later: [`CONFIRMING_MICROS`] keeps them from confirming any.
+    pub fn forget_before(&mut self, replay: Offset) {
+        self.symbols.retain(|_, newest| newest.last >= replay);
+    }
+}
+
+/// The newest alert of each symbol and kind.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Episodes {
+    newest: HashMap<(Symbol, AlertType), (AlertId, Timestamp)>,
+}
+
+impl Episodes {
+    /// The alert that a confirmed event belongs to, and when it was raised: by this event, where none of the kind was
+    /// raised in the half hour before.
+    pub fn join(&mut self, prediction: &Prediction, alert_type: AlertType) -> (AlertId, Timestamp) {
+        let raised = (AlertId { partition: prediction.partition, offset: prediction.offset }, prediction.timestamp);
+        let newest = self.newest.entry((prediction.symbol, alert_type)).or_insert(raised);
+        if prediction.timestamp.micros() - newest.1.micros() > EPISODE_MICROS {
+            *newest = raised;
+        }
+        *newest
+    }
+
+    /// Takes in an alert that was raised before; of several of a symbol and kind the one that was raised last counts.
+    pub fn recall(&mut self, symbol: Symbol, alert_type: AlertType, alert: AlertId, raised_at: Timestamp) {
+        let newest = self.newest.entry((symbol, alert_type)).or_insert((alert, raised_at));
+        if alert.offset > newest.0.offset {
+            *newest = (alert, raised_at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    const LIMITS: AlertLimits = AlertLimits { threshold: -0.1, training_minimum: -0.2 };
+
+    fn scored(offset: Offset, second: i64, anomaly_score: f64) -> Prediction {
+        Prediction {
+            partition: 0,
+            offset,
+            ingest_time: Timestamp::from_seconds(second),
+            timestamp: Timestamp::from_seconds(1_710_000_000 + second),
+            symbol: Symbol::parse("BTC-USDT").unwrap(),
+            features: [0.0; 5],
+            anomaly_score,
+            is_anomaly: anomaly_score < 0.0,
+            model_version: 1,
+            in_sample: false,
+            label_is_anomaly: None,
+            label_anomaly_type: None,
+            source: Source::Binance,
+        }
+    }
+
+    fn confirmed(events: &[(i64, f64)]) -> Vec<bool> {
+        let mut watch = Watch::default();
+        let events = (0..).zip(events).map(|(offset, (second, score))| scored(offset, *second, *score));
+        events.map(|event| watch.observe(&event, LIMITS)).collect()
+    }
+
+    #[rstest]
+    #[case::an_anomaly_within_the_threshold_is_none(&[(0, -0.05), (1, -0.05)], &[false, false])]
+    #[case::one_event_beyond_it_is_not_confirmed(&[(0, -0.15)], &[false])]
+    #[case::the_second_of_two_is(&[(0, -0.15), (1, -0.15)], &[false, true])]
+    #[case::within_five_events(&[(0, -0.15), (1, 0.1), (2, 0.1), (3, 0.1), (4, -0.15)], &[false, false, false, false, true])]
+    #[case::and_not_of_six(&[(0, -0.15), (1, 0.1), (2, 0.1), (3, 0.1), (4, 0.1), (5, -0.15)], &[false; 6])]
+    #[case::within_a_minute(&[(0, -0.15), (59, -0.15)], &[false, true])]
+    #[case::and_not_later(&[(0, -0.15), (60, -0.15)], &[false, false])]
+    #[case::also_where_the_second_is_older(&[(30, -0.15), (0, -0.15)], &[false, true])]
+    #[case::beyond_all_calm_rows_one_is_enough(&[(0, -0.25)], &[true])]
+    fn an_alert_is_confirmed(#[case] events: &[(i64, f64)], #[case] expected: &[bool]) {
+        assert_eq!(confirmed(events), expected);
+    }
+
+    #[test]
+    fn the_events_of_one_symbol_do_not_confirm_those_of_another() {
+        let mut watch = Watch::default();
+        assert!(!watch.observe(&scored(0, 0, -0.15), LIMITS));
+        let other = Prediction { symbol: Symbol::parse("ETH-USDT").unwrap(), ..scored(1, 1, -0.15) };
+        assert!(!watch.observe(&other, LIMITS));
+    }
+
+    #[test]
+    fn a_symbol_is_forgotten_with_its_last_event() {
+        let mut watch = Watch::default();
+        watch.observe(&scored(7, 0, -0.15), LIMITS);
+        watch.forget_before(7);
+        assert!(watch.clone().observe(&scored(8, 1, -0.15), LIMITS));
+        watch.forget_before(8);
+        assert_eq!(watch, Watch::default());
+    }
+
+    #[test]
+    fn repeats_within_half_an_hour_join_the_alert_of_their_kind() {
+        let mut episodes = Episodes::default();
+        let first = scored(5, 0, -0.3);
+        let raised = (AlertId { partition: 0, offset: 5 }, first.timestamp);
+        assert_eq!(episodes.join(&first, AlertType::PriceSpike), raised);
+        assert_eq!(episodes.join(&scored(6, 1_800, -0.3), AlertType::PriceSpike), raised);
+        let other = episodes.join(&scored(7, 1_800, -0.3), AlertType::VolumeSpike);
+        assert_eq!(other.0, AlertId { partition: 0, offset: 7 });
+        let later = episodes.join(&scored(8, 1_801, -0.3), AlertType::PriceSpike);
+        assert_eq!(later.0, AlertId { partition: 0, offset: 8 });
+    }
+
+    #[test]
+    fn alerts_that_were_stored_are_joined_like_others() {
+        let (mut lived, mut recalled) = (Episodes::default(), Episodes::default());
+        let symbol = scored(0, 0, 0.0).symbol;
+        for (offset, second) in [(5, 0), (6, 1_000), (7, 2_000), (8, 2_001)] {
+            let (alert, raised_at) = lived.join(&scored(offset, second, -0.3), AlertType::FlashCrash);
+            recalled.recall(symbol, AlertType::FlashCrash, alert, raised_at);
+        }
+        assert_eq!(recalled, lived);
+    }
+
+    #[rstest]
+    #[case("z_score_price", true, Some(AlertType::PriceSpike))]
+    #[case("z_score_log_return", false, Some(AlertType::FlashCrash))]
+    #[case("z_score_volume", true, Some(AlertType::VolumeSpike))]
+    #[case("rolling_price_std", true, Some(AlertType::PriceTurbulence))]
+    #[case("rolling_volume_std", false, Some(AlertType::VolumeStillness))]
+    #[case("prize", true, None)]
+    fn the_kind_is_that_of_the_leading_feature(
+        #[case] feature: &str,
+        #[case] is_above: bool,
+        #[case] expected: Option<AlertType>,
+    ) {
+        assert_eq!(AlertType::of(feature, is_above), expected);
+    }
+
+    #[rstest]
+    #[case(-0.11, Severity::Warning)]
+    #[case(-0.15, Severity::Warning)]
+    #[case(-0.16, Severity::High)]
+    #[case(-0.2, Severity::High)]
+    #[case(-0.21, Severity::Critical)]
+    fn severity_grows_with_rarity(#[case] score: f64, #[case] expected: Severity) {
+        assert_eq!(Severity::of(score, LIMITS), expected);
+    }
+
+    #[test]
+    fn names_read_back() {
+        for kind in AlertType::ALL {
+            assert_eq!(AlertType::from_name(kind.as_str()), Some(kind));
+        }
+        for severity in Severity::ALL {
+            assert_eq!(Severity::from_name(severity.as_str()), Some(severity));
+        }
+        let id = AlertId { partition: 3, offset: 10_451 };
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for text in ["", "3", "3:", ":1", "03:1", "3:01", "+3:1", "-1:5", "3:-5", "3:1:1", "3:99999999999999999999"] {
+            assert_eq!(text.parse::<AlertId>(), Err(NoAlertId), "{text}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Alerts: few, confirmed, and the same however the job is interrupted.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    io::{Read, Write},
+};
+
+use domain::Timestamp;
+use flate2::{Compression, read::GzDecoder, write::GzEncoder};
+use lake::TableName;
+
+use crate::{harness::Data, requirements};
+
+/// Event time in microseconds.
+fn micros(text: &str) -> i64 {
+    Timestamp::parse(text).unwrap().micros()
+}
+
+/// How long after its last event an injected anomaly still lies in the rolling window.
+const AFTERMATH: i64 = 60_000_000;
+
+/// Rows of `predictions`, as far as alerts are measured by them.
+struct Scored {
+    symbol: String,
+    time: i64,
+    label: Option<String>,
+}
+
+/// An event of an alert.
+struct Alerted {
+    symbol: String,
+    time: i64,
+    alert: String,
+}
+
+fn scored(data: &Data) -> Vec<Scored> {
+    let schema = TableName::Predictions.schema();
+    let at = |name: &str| schema.index_of(name).unwrap();
+    let [symbol, time, label, in_sample] = ["symbol", "timestamp", "label_anomaly_type", "in_sample"].map(at);
+    let live = data.rows(TableName::Predictions, &[]).into_iter().filter(|row| row[in_sample] == "false");
+    let row = |row: Vec<String>| Scored {
+        symbol: row[symbol].clone(),
+        time: micros(&row[time]),
+        label: Some(row[label].clone()).filter(|label| !label.is_empty()),
+    };
+    live.map(row).collect()
+}
+
+fn alerted(data: &Data) -> Vec<Alerted> {
+    let schema = TableName::Alerts.schema();
+    let at = |name: &str| schema.index_of(name).unwrap();
+    let [symbol, time, alert] = ["symbol", "timestamp", "alert_id"].map(at);
+    let row =
+        |row: Vec<String>| Alerted { symbol: row[symbol].clone(), time: micros(&row[time]), alert: row[alert].clone() };
+    data.rows(TableName::Alerts, &[]).into_iter().map(row).collect()
+}
+
+/// The injected anomalies: symbol, kind, first and last event time. Scored rows are ordered by symbol and time.
+fn injected(scored: &[Scored]) -> Vec<(&str, &str, i64, i64)> {
+    let mut episodes: Vec<(&str, &str, i64, i64)> = Vec::new();
+    let mut before: Option<&Scored> = None;
+    for row in scored {
+        if let Some(label) = &row.label {
+            let goes_on = before.is_some_and(|before| before.symbol == row.symbol && before.label == row.label);
+            match episodes.last_mut() {
+                Some(last) if goes_on => last.3 = row.time,
+                _ => episodes.push((&row.symbol, label, row.time, row.time)),
+            }
+        }
+        before = Some(row);
+    }
+    episodes
+}
+
+#[test]
+fn injected_anomalies_of_prices_raise_alerts_and_calm_markets_hardly_any() {
+    let data = Data::quiet();
+    // Three hours to learn from, seven hours to watch, an event a second of each of three symbols.
+    data.run("ingest simulated --events 32400 --start 2024-03-09T00:00:00Z --speed 0");
+    data.run("stream --once");
+    data.run("train");
+    data.run("ingest simulated --events 108000 --start 2024-03-09T00:00:00Z --speed 0");
+    data.run("stream --once");
+
+    let (scored, alerted) = (scored(&data), alerted(&data));
+    let injected = injected(&scored);
+    let mut found: BTreeMap<&str, [usize; 2]> = BTreeMap::new();
+    for (symbol, label, first, last) in &injected {
+        let is_met = |event: &Alerted| event.symbol == *symbol && (*first..=*last).contains(&event.time);
+        let [met, all] = found.entry(label).or_default();
+        *met += usize::from(alerted.iter().any(is_met));
+        *all += 1;
+    }
+    let share = |label: &str| {
+        let [met, all] = found[label];
+        assert!(all > 10, "only {all} of {label}");
+        met as f64 / all as f64
+    };
+    let is_true = |event: &Alerted| {
+        injected.iter().any(|(symbol, _, first, last)| {
+            event.symbol == *symbol && (*first..=*last + AFTERMATH).contains(&event.time)
+        })
+    };
+    let raised: BTreeSet<&str> = alerted.iter().map(|event| event.alert.as_str()).collect();
+    let true_ones: BTreeSet<&str> =
+        alerted.iter().filter(|event| is_true(event)).map(|event| event.alert.as_str()).collect();
+    let symbol_hours = scored.len() as f64 / 3_600.0;
+    let false_an_hour = (raised.len() - true_ones.len()) as f64 / symbol_hours;
+    println!("injected anomalies met {found:?}; {} alerts, {false_an_hour:.2} false an hour and symbol", raised.len());
+    assert!(share("PRICE_SPIKE") > 0.7 && share("FLASH_CRASH") > 0.7, "{found:?}");
+    assert!(false_an_hour <= 1.0, "{false_an_hour}");
+}
+
+#[test]
+fn recorded_markets_raise_few_alerts() {
+    let recordings = ["data/binance_ws_spot_btcusdt_20240808.gz", "data/binance_ws_spot_ethusdt_20240808.gz"];
+    let paths: Vec<_> = recordings.iter().filter_map(|file| requirements::shared(file)).collect();
+    if paths.len() < recordings.len() {
+        return;
+    }
+    let data = Data::quiet();
+    let mut halves = [String::new(), String::new()];
+    for (number, path) in paths.iter().enumerate() {
+        let mut frames = String::new();
+        GzDecoder::new(fs::File::open(path).unwrap()).read_to_string(&mut frames).unwrap();
+        let middle = frames[..frames.len() / 2].rfind('\n').unwrap() + 1;
+        for (half, (names, part)) in halves.iter_mut().zip([&frames[..middle], &frames[middle..]]).enumerate() {
+            let name = format!("{number}-{half}.gz");
+            let mut file = GzEncoder::new(fs::File::create(data.path().join(&name)).unwrap(), Compression::fast());
+            file.write_all(part.as_bytes()).unwrap();
+            file.finish().unwrap();
+            names.push_str(&name);
+            names.push(' ');
+        }
+    }
+    data.run(&format!("ingest file {}", halves[0]));
+    data.run("stream --once");
+    data.run("train");
+    data.run(&format!("ingest file {}", halves[1]));
+    data.run("stream --once");
+
+    let live = scored(&data).len();
+    assert!(live > 5_000, "only {live} trades were scored as they came");
+    let mut alerts: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for event in alerted(&data) {
+        alerts.entry(event.symbol).or_default().insert(event.alert);
+    }
+    println!("{live} trades, alerts {alerts:?}");
+    assert!(alerts.values().all(|of_symbol| of_symbol.len() <= 5), "{alerts:?}");
+}
