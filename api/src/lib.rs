@@ -1,8 +1,8 @@
 //! The HTTP service: answers for clients of the original service, documents, probes and numbers for operators.
 //!
 //! Files in the order in which a request meets them. The service reads what the jobs share (`jobs::active`, `feed`,
-//! `status`, `metrics`, `control`, `tables`), scores with the active model and gives events to `jobs::ingest`; it never
-//! opens a log, a table or a database, never prints, and every error it answers with is an RFC 9457 problem.
+//! `status`, `metrics`, `control`, `tables`, `rows`), scores with the active model and gives events to `jobs::ingest`; it
+//! never opens a log, a table or a database, never prints, and every error it answers with is an RFC 9457 problem.
 
 mod server;
 mod socket;
@@ -18,6 +18,11 @@ mod predict;
 
 mod events;
 mod life;
+
+mod rows;
+
+mod predictions;
+mod sql;
 mod tables;
 
 mod stream;

@@ -35,7 +35,9 @@ use crate::{
     observe::{AllowedMethods, Observed},
     parameters,
     predict::{Batch, BatchAnswer, BatchBody, Question},
+    predictions::Predictions,
     problem::{Problem, ProblemPart, Refusals, Refused},
+    sql::Sql,
     start_page,
     stream::{Events, Kind, Opened, Wanted},
     tables::Tables,
@@ -70,14 +72,18 @@ pub struct Service {
 /// Every route of the service over which `events` are told, errors included: the endpoint never fails.
 pub fn routes(service: Service, events: Events) -> impl Endpoint<Output = Response> {
     let metrics = Arc::clone(&service.metrics);
-    let apis = [Operations::meta(), EventOperations::meta(), Life::meta(), Tables::meta()];
+    let apis =
+        [Operations::meta(), EventOperations::meta(), Life::meta(), Tables::meta(), Predictions::meta(), Sql::meta()];
     let allowed = AllowedMethods::of(apis.iter().flatten());
     let documents = Arc::new(OnceLock::new());
     let intake = EventOperations { intake: service.intake.clone() };
     let life = Life { control: service.control.clone() };
     let tables = Tables { tables: service.tables.clone() };
+    let predictions = Predictions { tables: service.tables.clone() };
+    let sql = Sql { tables: service.tables.clone() };
     let operations = Operations { service, events, documents: Arc::clone(&documents) };
-    let openapi = OpenApiService::new((operations, intake, life, tables), "Sentinel", env!("CARGO_PKG_VERSION"))
+    let all = (operations, intake, life, tables, predictions, sql);
+    let openapi = OpenApiService::new(all, "Sentinel", env!("CARGO_PKG_VERSION"))
         .description(
             "Events, predictions, statistics, tables, models, schedules, runs and the state of a running Sentinel. Errors are \
              RFC 9457 problems; their `detail` is a text for a person.",

@@ -1,30 +1,26 @@
-//! The operations on tables: which there are, what was done to them, and their rows at any version.
+//! The operations on tables: which there are, what was done to them, their rows at any version and what changed.
 //!
 //! What they read, `jobs::tables` reads; here a query is parsed and the answer gets its format. Nothing is changed.
 
 mod answers;
 
-use std::future::ready;
-
-use domain::Timestamp;
-use jobs::tables::{self, State, WantedRows};
-use poem::{
-    FromRequest, Request, RequestBody, Result,
-    http::{HeaderMap, StatusCode, header},
-};
+use jobs::tables::{self, WantedRows};
+use poem::Result;
 use poem_openapi::{
     OpenApi,
-    param::{Path, Query},
+    param::{Header, Path, Query},
 };
+use serde::Serialize;
 
 use crate::{
     answers::Json,
-    parameters,
+    parameters::{self, instant, state},
     problem::{Problem, Refusals, Refused},
-    routes::{Chapter, computed},
+    routes::Chapter,
+    rows::{Asked, Frame, RowFormat, Rows, TAG, TableRows, VERSION, check_limit, has, names, page, refused, tag},
 };
 
-use answers::{RowFormat, Rows, TableHistory, TablePage, TableSummary};
+use answers::{TableChanges, TableHistory, TablePage, TableSummary};
 
 /// The operations.
 pub struct Tables {
@@ -50,21 +46,30 @@ impl Refusals for OfTable {
     ];
 }
 
-/// Refusals of rows.
-struct OfRows;
+/// Refusals of rows and of changes.
+pub struct OfRows;
 
 impl Refusals for OfRows {
     const STATUSES: &'static [(u16, &'static str)] = &[
         (404, "There is no table with this name, or it has not come to this version, or did not exist at this time."),
-        (410, "The version was removed by upkeep."),
-        (422, "A parameter is outside its limits, contradicts another or names a column that the table does not have."),
-        (503, "The table cannot be read now."),
+        (406, "The header `Accept` names only formats that there are not."),
+        (410, "The version, or that of the cursor, was removed by upkeep."),
+        (
+            422,
+            "A parameter is outside its limits, contradicts another, names a column that the table does not have or is the \
+             cursor of another query; or reading takes more than 30 s, or more than is given at once.",
+        ),
+        (503, "The table cannot be read now, or too many answers are; then `Retry-After` says when to ask again."),
     ];
 }
 
 type Answer<T, R> = Result<Json<T>, Refused<R>>;
 
 fn default_limit() -> u16 {
+    100
+}
+
+fn default_rows() -> u32 {
     100
 }
 
@@ -110,8 +115,11 @@ impl Tables {
     ///
     /// Ordered by the time of the row, which is event time where the table has one, and then by the place of the record
     /// in the log. Of `version`, `as_of` and `known_at` only one may be given; without them the newest version is read.
-    /// The answer is JSON, NDJSON or CSV, by `format` or else by the header `Accept`; the header `X-Delta-Version` names
-    /// the version that was read.
+    ///
+    /// The answer is JSON, NDJSON, CSV, an Arrow stream or Parquet, by `format` or else by the header `Accept`; it is sent
+    /// while it is read. Where there are more rows, `next` in JSON and the headers `Link` and `X-Next-Cursor` lead to the
+    /// next page: the same request with that `cursor`, which reads the same version whatever is committed meanwhile.
+    /// `limit` and `format` may change from page to page.
     #[oai(path = "/tables/:table/rows", method = "get", operation_id = "table_rows", tag = "Chapter::Tables")]
     #[expect(clippy::too_many_arguments, reason = "a parameter is documented where it is declared")]
     async fn rows(
@@ -128,9 +136,12 @@ impl Tables {
         /// Which columns, separated by commas; all, where it is left out.
         #[oai(default = "every_column", explode = false)]
         columns: Query<Vec<String>>,
-        /// How many, at most.
-        #[oai(default = "default_limit", validator(minimum(value = "1"), maximum(value = "10000")))]
-        limit: Query<u16>,
+        /// How many, at most; in JSON not more than 10 000.
+        #[oai(default = "default_rows", validator(minimum(value = "1"), maximum(value = "1000000")))]
+        limit: Query<u32>,
+        /// Where the page before ended, as its answer said.
+        #[oai(validator(max_length = 512))]
+        cursor: Query<Option<String>>,
         /// The table at this version.
         version: Query<Option<u64>>,
         /// The table as it was stored at this time; RFC 3339, UTC.
@@ -139,9 +150,13 @@ impl Tables {
         known_at: Query<Option<String>>,
         /// The format of the answer.
         format: Query<Option<RowFormat>>,
-        accepted: Accepted,
-    ) -> Result<Rows, Refused<OfRows>> {
-        let format = format.0.unwrap_or(accepted.0);
+        /// The `ETag` of an answer that is there: the same one is not sent again.
+        #[oai(name = "If-None-Match")]
+        if_none_match: Header<Option<String>>,
+        asked: Asked,
+    ) -> Result<Rows<TableRows>, Refused<OfRows>> {
+        let format = asked.format(format.0)?;
+        check_limit(format, limit.0)?;
         let wanted = WantedRows {
             table: table.0,
             state: state(version.0, instant("as_of", &as_of)?, instant("known_at", &known_at)?)?,
@@ -149,93 +164,53 @@ impl Tables {
             from: instant("from", &from)?,
             to: instant("to", &to)?,
             columns: columns.0,
-            limit: limit.0,
-            format: format.into(),
+            filters: Vec::new(),
+            cursor: cursor.0,
+            limit: limit.0.into(),
         };
-        let found = self.tables.rows(&wanted).await.map_err(Problem::of_job)?;
-        Ok(computed(move || Rows::of(found, format)).await??)
+        let opened = self.tables.rows(&wanted).await.map_err(refused)?;
+        Ok(page(opened, format, &asked, if_none_match.0.as_deref()).await?)
     }
-}
 
-/// The time that a parameter names.
-fn instant(name: &'static str, parameter: &Query<Option<String>>) -> Result<Option<Timestamp>, Problem> {
-    parameter.0.as_deref().map(|text| parameters::time(name, text)).transpose()
-}
-
-/// Which state of a table is asked for.
-fn state(version: Option<u64>, as_of: Option<Timestamp>, known_at: Option<Timestamp>) -> Result<State, Problem> {
-    match (version, as_of, known_at) {
-        (None, None, None) => Ok(State::Newest),
-        (Some(version), None, None) => Ok(State::Version(version)),
-        (None, Some(time), None) => Ok(State::AsOf(time)),
-        (None, None, Some(time)) => Ok(State::KnownAt(time)),
-        _ => {
-            let detail = "the query is not valid: give only one of version, as_of and known_at";
-            Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail))
+    /// Rows that versions of a table added and removed
+    ///
+    /// What leads from one version to another: the rows that commits after `from_version` up to `to_version` added and
+    /// removed, ordered by version, removed ones first, then by time, the oldest first. Ranges that follow each other
+    /// leave nothing out. Two columns come behind those of the table: `_change`, `insert` or `delete`, and `_version`, the
+    /// version that did it. A commit that only arranges rows in other files changes none; one that replaces rows removes
+    /// and adds also those that stay. Formats are those of rows. More than 1 000 000 rows are refused: ask for fewer
+    /// versions.
+    #[oai(path = "/tables/:table/changes", method = "get", operation_id = "table_changes", tag = "Chapter::Tables")]
+    async fn changes(
+        &self,
+        /// The name.
+        table: Path<String>,
+        /// The version before the first change.
+        from_version: Query<u64>,
+        /// The version of the last change; the newest, where it is left out.
+        to_version: Query<Option<u64>>,
+        /// The format of the answer.
+        format: Query<Option<RowFormat>>,
+        /// The `ETag` of an answer that is there: the same one is not sent again.
+        #[oai(name = "If-None-Match")]
+        if_none_match: Header<Option<String>>,
+        asked: Asked,
+    ) -> Result<Rows<TableChanges>, Refused<OfRows>> {
+        #[derive(Serialize)]
+        struct Head {
+            table: &'static str,
+            from_version: u64,
+            to_version: u64,
+            columns: Vec<String>,
         }
-    }
-}
-
-/// The format that the header `Accept` likes best; JSON where it names none that there is.
-struct Accepted(RowFormat);
-
-impl<'a> FromRequest<'a> for Accepted {
-    fn from_request(request: &'a Request, _body: &mut RequestBody) -> impl Future<Output = Result<Self>> + Send {
-        ready(Ok(Self::of(request.headers())))
-    }
-}
-
-impl Accepted {
-    fn of(headers: &HeaderMap) -> Self {
-        let texts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
-        let mut liked: Vec<(RowFormat, f32)> = texts.flat_map(|text| text.split(',')).filter_map(weighed).collect();
-        // The sort keeps the order of what is liked equally.
-        liked.sort_by(|(_, one), (_, other)| other.total_cmp(one));
-        Self(liked.first().map_or(RowFormat::Json, |(format, _)| *format))
-    }
-}
-
-/// The format that a part of `Accept` names, and how much it is liked (RFC 9110, 12.4.2 and 12.5.1).
-fn weighed(range: &str) -> Option<(RowFormat, f32)> {
-    let mut parts = range.split(';').map(str::trim);
-    let media_type = parts.next()?;
-    let format = RowFormat::ALL.into_iter().find(|format| format.media_type().eq_ignore_ascii_case(media_type))?;
-    let weight: f32 = match parts.find_map(|part| part.strip_prefix("q=")) {
-        Some(text) => text.parse().ok()?,
-        None => 1.0,
-    };
-    (weight > 0.0).then_some((format, weight))
-}
-
-#[cfg(test)]
-mod tests {
-    use poem::http::HeaderValue;
-    use rstest::rstest;
-
-    use super::*;
-
-    #[rstest]
-    #[case("text/csv", RowFormat::Csv)]
-    #[case("Text/CSV; charset=utf-8", RowFormat::Csv)]
-    #[case("text/html, application/x-ndjson;q=0.5, text/csv;q=0.9", RowFormat::Csv)]
-    #[case("application/x-ndjson, text/csv", RowFormat::Ndjson)]
-    #[case("text/csv;q=0, */*", RowFormat::Json)]
-    #[case("text/csv;q=many", RowFormat::Json)]
-    #[case("image/png", RowFormat::Json)]
-    fn the_format_is_the_one_that_is_liked_best(#[case] accept: &'static str, #[case] expected: RowFormat) {
-        let mut headers = HeaderMap::new();
-        assert_eq!(Accepted::of(&headers).0, RowFormat::Json);
-        headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
-        assert_eq!(Accepted::of(&headers).0, expected);
-    }
-
-    #[test]
-    fn a_table_has_one_state_at_a_time() {
-        let noon = Timestamp::from_seconds(1_710_000_000);
-        assert_eq!(state(None, None, None), Ok(State::Newest));
-        assert_eq!(state(Some(7), None, None), Ok(State::Version(7)));
-        assert_eq!(state(None, Some(noon), None), Ok(State::AsOf(noon)));
-        assert_eq!(state(None, None, Some(noon)), Ok(State::KnownAt(noon)));
-        assert!(state(Some(7), None, Some(noon)).is_err());
+        let format = asked.format(format.0)?;
+        let opened = self.tables.changes(&table.0, from_version.0, to_version.0).await.map_err(refused)?;
+        let (table, to_version, tag) = (opened.table, opened.version, tag(&opened, format));
+        if has(if_none_match.0.as_deref(), &tag) {
+            return Ok(Rows::unchanged(&tag).with(VERSION, to_version.to_string()));
+        }
+        let jobs::rows::Answer { columns, pieces, .. } = opened.answer(format.into()).await.map_err(refused)?;
+        let frame = Frame::plain(&Head { table, from_version: from_version.0, to_version, columns: names(columns) })?;
+        Ok(Rows::new(pieces, format, frame).with(TAG, &tag).with(VERSION, to_version.to_string()))
     }
 }

@@ -1,5 +1,7 @@
 //! Why a job ended without its result: an error of the crate below, or what the job itself found.
 
+use std::io;
+
 use domain::{ErrorKind, Offset, Partition};
 
 /// Why a job could not do its work.
@@ -95,6 +97,28 @@ pub enum Error {
         remedy: &'static str,
     },
 
+    /// As many answers are being read as may be at a time.
+    #[error("{places} other answers are being read: ask again in a few seconds")]
+    Busy {
+        /// Answers at a time.
+        places: usize,
+    },
+
+    /// An answer takes longer than it may.
+    #[error("reading the answer takes more than {seconds} s: ask for fewer rows, a shorter time or something simpler")]
+    TooSlow {
+        /// What it may take.
+        seconds: u64,
+    },
+
+    /// The system gives no threads to read with.
+    #[error("no threads can be started to read with: {source}")]
+    Threads {
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+
     /// A request that cannot be met as it is.
     #[error("{0}")]
     Invalid(String),
@@ -117,7 +141,8 @@ impl Error {
             Self::Nothing { .. } => ErrorKind::NotFound,
             Self::RecordsRemoved { .. } => ErrorKind::Gone,
             Self::NotMirrored { .. } | Self::Overtaken { .. } => ErrorKind::Conflict,
-            Self::Invalid(_) => ErrorKind::Invalid,
+            Self::Busy { .. } | Self::Threads { .. } => ErrorKind::Unavailable,
+            Self::TooSlow { .. } | Self::Invalid(_) => ErrorKind::Invalid,
             Self::Task(_) => ErrorKind::Internal,
         }
     }

@@ -1,7 +1,7 @@
 //! What runs: one file per job, each joining the crates below it, in the order in which data flow through them.
 //!
-//! What the jobs share with the service lies in `active`, `feed`, `status`, `metrics`, `control` and `tables`. Never
-//! imports the service.
+//! What the jobs share with the service lies in `active`, `feed`, `status`, `metrics`, `control`, `tables` and `rows`.
+//! Never imports the service.
 
 pub mod error;
 
@@ -43,6 +43,8 @@ pub mod chores;
 pub mod control;
 pub mod pins;
 pub mod scheduled;
+
+pub mod rows;
 pub mod tables;
 
 pub use error::Error;

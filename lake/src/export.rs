@@ -1,9 +1,10 @@
 //! A table, or a part of it, as ordered rows: by time, then by the place of the record in the log.
 //!
-//! An export is a query like any other; this is only the text of it.
+//! An export is a query like any other; this is only the text of it. Of changes it gives all or refuses.
 
 use std::fmt::Write;
 
+use arrow::{array::AsArray, datatypes::Int64Type};
 use domain::{Symbol, Timestamp};
 
 use crate::{
@@ -12,6 +13,9 @@ use crate::{
     schema::{SYMBOL, TableName},
     versions::Versions,
 };
+
+/// Rows of changes that are given at once, at most.
+pub const MAX_CHANGED_ROWS: i64 = 1_000_000;
 
 /// Which state of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,60 +56,104 @@ impl Versions {
         self.query(&sql(export)?).await
     }
 
-    /// The newest of the rows asked for, at most `limit`: those of [`Versions::export`] from its end.
+    /// The rows that the versions after `from` up to `to` added and removed, ordered by version, removed ones first, then
+    /// as in [`Versions::export`].
     ///
     /// # Errors
-    /// As [`Versions::export`].
-    pub async fn newest_rows(&self, export: &Export, limit: u32) -> Result<Rows, Error> {
-        self.query(&newest_sql(export, limit)?).await
+    /// [`Error::Query`] where they are more than [`MAX_CHANGED_ROWS`]; as [`Versions::query`].
+    pub async fn changes(&self, table: TableName, from: u64, to: u64) -> Result<Rows, Error> {
+        let source = format!("changes('{}', {from}, {to})", table.as_str());
+        let mut counts = self.query(&format!("SELECT count(*) FROM {source}")).await?;
+        let mut count = 0;
+        while let Some(batch) = counts.next().await {
+            let batch = batch?;
+            let column = batch.column(0).as_primitive_opt::<Int64Type>();
+            count += column.map_or(0, |column| column.values().iter().sum::<i64>());
+        }
+        if count > MAX_CHANGED_ROWS {
+            return Err(Error::Query(format!(
+                "{count} rows of `{}` changed from version {from} to {to}, and {MAX_CHANGED_ROWS} are given at most: ask \
+                 for fewer versions",
+                table.as_str()
+            )));
+        }
+        let order = in_order(table);
+        self.query(&format!("SELECT * FROM {source} ORDER BY _version, _change, {order}")).await
     }
 }
 
 fn sql(export: &Export) -> Result<String, Error> {
-    Ok(format!("{} ORDER BY {}", select(export)?, order(export.table).join(", ")))
+    Ok(format!("{} ORDER BY {}", select(export)?, in_order(export.table)))
 }
 
-fn newest_sql(export: &Export, limit: u32) -> Result<String, Error> {
-    let order: Vec<String> = order(export.table).iter().map(|column| format!("{column} DESC")).collect();
-    Ok(format!("{} ORDER BY {} LIMIT {limit}", select(export)?, order.join(", ")))
-}
-
-/// The columns that put rows in order: time, then the place of the record in the log.
-fn order(table: TableName) -> Vec<String> {
+/// The columns that put rows in order, and tell each row from all others: time, then the place of the record in the log.
+pub(crate) fn order(table: TableName) -> Vec<&'static str> {
     let symbol = table.is_partitioned().then_some(SYMBOL);
-    [table.time(), "partition", table.offset()].into_iter().chain(symbol).map(quoted).collect()
+    [table.time(), "partition", table.offset()].into_iter().chain(symbol).collect()
+}
+
+fn in_order(table: TableName) -> String {
+    order(table).into_iter().map(quoted).collect::<Vec<_>>().join(", ")
 }
 
 fn select(export: &Export) -> Result<String, Error> {
-    let name = export.table.as_str();
-    let schema = export.table.schema();
-    let is_column = |column: &str| schema.column_with_name(column).is_some();
-    if let Some(unknown) = export.columns.iter().find(|column| !is_column(column)) {
-        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-        return Err(Error::Query(format!("`{name}` has no column `{unknown}`: it has {}", names.join(", "))));
-    }
-    let columns: Vec<String> = export.columns.iter().map(|column| quoted(column)).collect();
-    let mut conditions = Vec::new();
-    if !export.symbols.is_empty() {
-        if !export.table.is_partitioned() {
-            return Err(Error::Query(format!("the rows of `{name}` have no symbol")));
-        }
-        // A symbol has no quote in it.
-        let symbols: Vec<String> = export.symbols.iter().map(|symbol| format!("'{symbol}'")).collect();
-        conditions.push(format!("{SYMBOL} IN ({})", symbols.join(", ")));
-    }
-    let bounds = [(">=", export.from), ("<", export.to)];
-    for (than, bound) in bounds.into_iter().filter_map(|(than, bound)| Some((than, bound?))) {
-        let instant = format!("arrow_cast({}, 'Timestamp(Microsecond, Some(\"UTC\"))')", bound.micros());
-        conditions.push(format!("{} {than} {instant}", quoted(export.table.time())));
-    }
-    let columns = if columns.is_empty() { "*".to_owned() } else { columns.join(", ") };
-    let mut sql = format!("SELECT {columns} FROM {}", source(name, export.state));
+    let columns = columns(export)?;
+    let mut conditions: Vec<String> = of_symbols(export)?.into_iter().collect();
+    conditions.extend(within(export.table, export.from, export.to));
+    let mut sql = format!("SELECT {columns} FROM {}", source(export.table.as_str(), export.state));
     if !conditions.is_empty() {
         // Writing to a string does not fail.
         let _ = write!(sql, " WHERE {}", conditions.join(" AND "));
     }
     Ok(sql)
+}
+
+/// The columns of an export as `SELECT` has them.
+///
+/// # Errors
+/// [`Error::Query`] where the table has no such column, or one is named twice.
+pub(crate) fn columns(export: &Export) -> Result<String, Error> {
+    let (name, schema) = (export.table.as_str(), export.table.schema());
+    for (number, column) in export.columns.iter().enumerate() {
+        if schema.column_with_name(column).is_none() {
+            let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+            return Err(Error::Query(format!("`{name}` has no column `{column}`: it has {}", names.join(", "))));
+        }
+        if export.columns[..number].contains(column) {
+            return Err(Error::Query(format!("the column `{column}` is named twice")));
+        }
+    }
+    if export.columns.is_empty() {
+        return Ok("*".to_owned());
+    }
+    Ok(export.columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", "))
+}
+
+/// The condition that rows are of the symbols of an export.
+///
+/// # Errors
+/// [`Error::Query`] where the rows of the table have no symbol.
+pub(crate) fn of_symbols(export: &Export) -> Result<Option<String>, Error> {
+    if export.symbols.is_empty() {
+        return Ok(None);
+    }
+    if !export.table.is_partitioned() {
+        return Err(Error::Query(format!("the rows of `{}` have no symbol", export.table.as_str())));
+    }
+    // A symbol has no quote in it.
+    let symbols: Vec<String> = export.symbols.iter().map(|symbol| format!("'{symbol}'")).collect();
+    Ok(Some(format!("{SYMBOL} IN ({})", symbols.join(", "))))
+}
+
+/// The conditions that rows lie in a half-open time.
+pub(crate) fn within(table: TableName, from: Option<Timestamp>, to: Option<Timestamp>) -> Vec<String> {
+    let bounds = [(">=", from), ("<", to)].into_iter().filter_map(|(than, bound)| Some((than, bound?)));
+    bounds.map(|(than, bound)| format!("{} {than} {}", quoted(table.time()), instant(bound))).collect()
+}
+
+/// A time as SQL.
+pub(crate) fn instant(time: Timestamp) -> String {
+    format!("arrow_cast({}, 'Timestamp(Microsecond, Some(\"UTC\"))')", time.micros())
 }
 
 fn source(table: &str, state: State) -> String {
@@ -117,7 +165,7 @@ fn source(table: &str, state: State) -> String {
     }
 }
 
-fn quoted(column: &str) -> String {
+pub(crate) fn quoted(column: &str) -> String {
     format!("\"{column}\"")
 }
 
@@ -135,14 +183,6 @@ mod tests {
         assert_eq!(features, r#"SELECT * FROM features ORDER BY "timestamp", "partition", "offset", "symbol""#);
         let gaps = sql(&all_of(TableName::Gaps)).unwrap();
         assert_eq!(gaps, r#"SELECT * FROM gaps ORDER BY "ingest_time", "partition", "from_offset""#);
-    }
-
-    #[test]
-    fn the_newest_rows_are_the_end_of_an_export() {
-        let newest = newest_sql(&all_of(TableName::Features), 7).unwrap();
-        let expected = "SELECT * FROM features ORDER BY \"timestamp\" DESC, \"partition\" DESC, \"offset\" DESC, \
-                        \"symbol\" DESC LIMIT 7";
-        assert_eq!(newest, expected);
     }
 
     #[test]
@@ -170,5 +210,7 @@ mod tests {
         assert!(refused.contains("`prize`: it has symbol, timestamp"), "{refused}");
         let symbols = vec![Symbol::parse("BTC-USDT").unwrap()];
         assert!(sql(&Export { symbols, ..all_of(TableName::DeadLetters) }).is_err());
+        let columns = vec!["price".to_owned(), "price".to_owned()];
+        assert!(sql(&Export { columns, ..all_of(TableName::Events) }).is_err());
     }
 }

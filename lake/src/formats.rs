@@ -36,6 +36,9 @@ const LOCAL_TIME: &str = "%Y-%m-%dT%H:%M:%S%.6f";
 /// Rows of a row group, which a Parquet encoder holds in memory.
 const ROW_GROUP_ROWS: usize = 131_072;
 
+/// Bytes of a row group, about, so that long texts do not make it huge.
+const ROW_GROUP_BYTES: usize = 64 << 20;
+
 /// A form of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -168,6 +171,7 @@ fn parquet_properties() -> WriterProperties {
     WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
         .set_created_by(concat!("sentinel ", env!("CARGO_PKG_VERSION")).to_owned())
         .build()
 }

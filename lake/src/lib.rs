@@ -37,6 +37,7 @@ pub mod query;
 
 pub mod export;
 pub mod formats;
+pub mod pages;
 
 pub mod archive;
 

@@ -106,7 +106,7 @@ impl Pinned {
         order: Order,
     ) -> Result<impl Stream<Item = Result<KeyedBatch, Error>> + Send + use<>, Error> {
         let table = self.table();
-        let stretches = order.stretches(table, &cuts(&spans(self.delta(), table, order.symbol)?));
+        let stretches = order.stretches(table, &cuts(&spans(self.delta(), table, &[order.symbol])?));
         // One file after the other: what is read side by side is the next stretch.
         let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
         self.register(&context).await?;
@@ -222,7 +222,7 @@ impl Rows {
 }
 
 /// Where time is cut, ascending: between two cuts lie about [`STRETCH_ROWS`] rows of the files.
-fn cuts(files: &[Span]) -> Vec<Timestamp> {
+pub(crate) fn cuts(files: &[Span]) -> Vec<Timestamp> {
     let mut pieces: Vec<(Timestamp, u64)> = Vec::new();
     for Span { first, last, rows } in files {
         let parts = rows.div_ceil(PIECE_ROWS).max(1);

@@ -1,10 +1,21 @@
 //! Answers to SQL over the tables, at any version of each: reads only, streamed batch by batch.
 //!
 //! Only the tables that a statement names are opened, each once, so that every reference to one reading of a table
-//! sees the same version. Sorting and grouping spill to disk beyond a fixed amount of memory. What a query cannot do
-//! is an [`Error::Query`]; what time travel cannot find says so in the words of [`crate::versions`].
+//! sees the same version. Sorting and grouping spill to disk beyond a fixed amount of memory, and what else a guest may
+//! take is bounded by `growth` and `session`. What a query cannot do is an [`Error::Query`]; what time travel cannot find
+//! says so in the words of [`crate::versions`].
 
-use std::{collections::HashMap, sync::Arc};
+mod growth;
+mod held;
+pub(crate) mod session;
+
+#[cfg(test)]
+mod guests;
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use arrow::{
     array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray},
@@ -18,27 +29,24 @@ use deltalake::{
         catalog::{MemTable, TableProvider},
         common::{ScalarValue, TableReference},
         error::DataFusionError,
-        execution::{
-            SendableRecordBatchStream, memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder,
-            session_state::SessionStateBuilder,
-        },
-        prelude::{SQLOptions, SessionConfig, SessionContext, col, lit},
+        logical_expr::LogicalPlan,
+        prelude::{SQLOptions, SessionContext, col, lit},
     },
     kernel::Action,
 };
-use futures::StreamExt;
+use futures::{StreamExt, stream::BoxStream};
 use url::Url;
 
 use crate::{
     error::Error,
     read::Pinned,
     schema::{TableName, time_type},
-    sql::{NothingIgnored, ReadStatement, Reading},
+    sql::{ReadStatement, Reading},
     versions::{Versions, actions_of},
 };
 
-/// Memory of one query before it spills to disk.
-const QUERY_BYTES: usize = 512 << 20;
+/// Parts in which changes are put together, each a scan of its own: two for every version that took rows away.
+const MAX_PARTS: usize = 128;
 
 /// The column with the path of a row's file, while changes are put together.
 const FILE: &str = "_file";
@@ -50,11 +58,19 @@ const VERSION: &str = "_version";
 /// The answer to a query, in batches of plain types: texts, numbers, times in UTC.
 pub struct Rows {
     schema: SchemaRef,
-    stream: SendableRecordBatchStream,
+    stream: BoxStream<'static, Result<RecordBatch, DataFusionError>>,
     versions: Vec<(TableName, u64)>,
 }
 
 impl Rows {
+    pub(crate) const fn new(
+        schema: SchemaRef,
+        stream: BoxStream<'static, Result<RecordBatch, DataFusionError>>,
+        versions: Vec<(TableName, u64)>,
+    ) -> Self {
+        Self { schema, stream, versions }
+    }
+
     /// The columns.
     #[must_use]
     pub fn schema(&self) -> SchemaRef {
@@ -94,10 +110,34 @@ impl Versions {
     /// [`Error::Query`] where the statement is wrong or does not only read; as time travel says where it asks for a
     /// version that is not there.
     pub async fn query(&self, sql: &str) -> Result<Rows, Error> {
+        let context = session::of_owner()?;
+        let plan = self.planned(sql, &context).await?;
+        plan.rows(&context).await
+    }
+
+    /// [`Versions::query`] of somebody who may be careless or hostile: the query has the functions that `session` lists
+    /// and no recursion, a GiB of disk beyond its memory, and values and plans that do not grow without bounds. Time is
+    /// for the caller to limit: to drop the answer stops the query at its next batch.
+    ///
+    /// # Errors
+    /// As [`Versions::query`]; also where two columns of the answer have one name.
+    pub async fn query_of_guest(&self, sql: &str) -> Result<Rows, Error> {
+        let context = session::of_guest()?;
+        let plan = self.planned(sql, &context).await?;
+        growth::check(&plan.logical).map_err(query_failed)?;
+        let mut names = BTreeSet::new();
+        if let Some(twice) = plan.logical.schema().fields().iter().find(|field| !names.insert(field.name())) {
+            let sentence = format!("two columns are called `{}`: give one of them another name with AS", twice.name());
+            return Err(Error::Query(sentence));
+        }
+        plan.rows(&context).await
+    }
+
+    /// The plan of a statement whose tables are known to the session.
+    async fn planned(&self, sql: &str, context: &SessionContext) -> Result<Plan, Error> {
         let ReadStatement { statement, readings } = ReadStatement::parse(sql)?;
-        let context = context()?;
         let references = context.state().resolve_table_references(&statement).map_err(query_failed)?;
-        let mut opened = Opened { versions: self, context: &context, newest: HashMap::new(), read: Vec::new() };
+        let mut opened = Opened { versions: self, context, newest: HashMap::new(), read: Vec::new() };
         for reference in references {
             let TableReference::Bare { table: name } = &reference else {
                 return Err(Error::NoTable { name: reference.to_string() });
@@ -113,24 +153,25 @@ impl Versions {
             context.register_table(reference.clone(), provider).map_err(query_failed)?;
         }
         let versions = opened.read;
-        let plan = context.state().statement_to_plan(statement).await.map_err(query_failed)?;
+        let logical = context.state().statement_to_plan(statement).await.map_err(query_failed)?;
         let reads_only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-        reads_only.verify_plan(&plan).map_err(query_failed)?;
-        let frame = context.execute_logical_plan(plan).await.map_err(query_failed)?;
-        let stream = frame.execute_stream().await.map_err(query_failed)?;
-        Ok(Rows { schema: plain_schema(&stream.schema()), stream, versions })
+        reads_only.verify_plan(&logical).map_err(query_failed)?;
+        Ok(Plan { logical, versions })
     }
 }
 
-fn context() -> Result<SessionContext, Error> {
-    let runtime = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(FairSpillPool::new(QUERY_BYTES)));
-    let state = SessionStateBuilder::new()
-        .with_config(SessionConfig::new())
-        .with_runtime_env(runtime.build_arc().map_err(query_failed)?)
-        .with_default_features()
-        .with_relation_planners(vec![Arc::new(NothingIgnored)])
-        .build();
-    Ok(SessionContext::new_with_state(state))
+/// A statement that only reads, and the versions that it reads.
+struct Plan {
+    logical: LogicalPlan,
+    versions: Vec<(TableName, u64)>,
+}
+
+impl Plan {
+    async fn rows(self, context: &SessionContext) -> Result<Rows, Error> {
+        let frame = context.execute_logical_plan(self.logical).await.map_err(query_failed)?;
+        let stream = frame.execute_stream().await.map_err(query_failed)?;
+        Ok(Rows { schema: plain_schema(&stream.schema()), stream: stream.boxed(), versions: self.versions })
+    }
 }
 
 /// The tables that a query has opened so far.
@@ -240,6 +281,13 @@ impl Opened<'_> {
         }
         parts.push(added);
         parts.retain(|part| !part.files.is_empty());
+        if parts.len() > MAX_PARTS {
+            let sentence = format!(
+                "rows of `{}` were rewritten too often between the versions {from} and {to}: ask for fewer versions",
+                table.as_str()
+            );
+            return Err(Error::Query(sentence));
+        }
         Ok(parts)
     }
 
@@ -341,7 +389,10 @@ fn quoted(name: &str) -> TableReference {
 }
 
 /// Takes our own error out of `DataFusion`'s, keeps what storage said, and calls the rest a matter of the query.
-fn query_failed(error: DataFusionError) -> Error {
+pub(crate) fn query_failed(error: DataFusionError) -> Error {
+    if matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)) {
+        return Error::Query("the rows do not fit into the memory and the disk of one query: ask for fewer".to_owned());
+    }
     match error {
         DataFusionError::Context(_, error) | DataFusionError::Diagnostic(_, error) => query_failed(*error),
         DataFusionError::External(error) => match error.downcast::<Error>() {
@@ -370,7 +421,7 @@ fn storage_failed(error: DataFusionError) -> Error {
 }
 
 /// The columns in types that every reader knows: a scan gives texts as views and partition values as dictionaries.
-fn plain_schema(schema: &Schema) -> SchemaRef {
+pub(crate) fn plain_schema(schema: &Schema) -> SchemaRef {
     let fields = schema.fields().iter().map(|field| {
         let plain = plain_type(field.data_type());
         Field::new(field.name(), plain, field.is_nullable())
@@ -391,7 +442,7 @@ fn plain_type(scanned: &DataType) -> DataType {
     }
 }
 
-fn plain_batch(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Error> {
+pub(crate) fn plain_batch(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Error> {
     let failed = |error: ArrowError| Error::Query(error.to_string());
     let cast_column = |(column, field): (&ArrayRef, &Arc<Field>)| cast(column, field.data_type());
     let columns = batch.columns().iter().zip(schema.fields()).map(cast_column).collect::<Result<Vec<_>, _>>();

@@ -351,10 +351,11 @@ pub(crate) struct Span {
     pub(crate) rows: u64,
 }
 
-/// The times and rows of a symbol's files, as far as statistics tell.
-pub(crate) fn spans(table: &DeltaTable, name: TableName, symbol: Symbol) -> Result<Vec<Span>, Error> {
+/// The times and rows of the symbols' files, of all files where no symbol is named, as far as statistics tell.
+pub(crate) fn spans(table: &DeltaTable, name: TableName, symbols: &[Symbol]) -> Result<Vec<Span>, Error> {
     let files = files_of(table, name)?;
-    let of_symbol = files.iter().filter(|(add, _)| is_of(add, symbol));
+    let is_of_one = |add: &Add| symbols.is_empty() || symbols.iter().any(|symbol| is_of(add, *symbol));
+    let of_symbol = files.iter().filter(|(add, _)| is_of_one(add));
     let span = |add: &Add| {
         let (first, last) = times(add, name)?;
         let rows = add.get_stats().ok()??.num_records;

@@ -4,7 +4,10 @@
 
 use std::sync::{Arc, LazyLock};
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+
+/// The columns of rows, for who is given rows and knows no Arrow.
+pub use arrow::datatypes::SchemaRef;
 
 /// The column by which tables are partitioned.
 pub const SYMBOL: &str = "symbol";

@@ -3,8 +3,10 @@
 //! `table VERSION AS OF 12`, `table TIMESTAMP AS OF '...'`, `as_of(...)`, `known_at(...)`, `changes(...)` and
 //! `history(...)` each become a plain reference to a table with a name of its own, and [`Reading`] says what stands
 //! behind that name. `DataFusion` plans a table reference without looking at such clauses: whatever is left of them
-//! after this, and any other clause that it would ignore, is refused by [`NothingIgnored`] when it is planned. Nothing
-//! is opened here.
+//! after this, and any other clause that it would ignore, is refused by [`NothingIgnored`] when it is planned. What
+//! could overflow a stack is refused before. Nothing is opened here.
+
+mod size;
 
 use std::{
     any::TypeId,
@@ -81,8 +83,13 @@ impl ReadStatement {
     /// Reads one statement from text.
     ///
     /// # Errors
-    /// [`Error::Query`] where the text is not one statement that only reads.
+    /// [`Error::Query`] where the text is not one statement that only reads, or is longer or deeper than is answered.
     pub(crate) fn parse(sql: &str) -> Result<Self, Error> {
+        size::check_text(sql)?;
+        stacker::grow(size::STACK_BYTES, || Self::parsed(sql))
+    }
+
+    fn parsed(sql: &str) -> Result<Self, Error> {
         let parser = DFParserBuilder::new(sql).with_dialect(&VersionedSql).build();
         let statements = parser.and_then(|mut parser| parser.parse_statements());
         let mut statements = statements.map_err(|error| Error::Query(sentence(&error)))?;
@@ -90,6 +97,7 @@ impl ReadStatement {
         let Some(mut statement) = statements.pop_front().filter(|_| count == 1) else {
             return Err(Error::Query(format!("one statement at a time is answered, and this text has {count}")));
         };
+        size::check_tree(&statement)?;
         let mut travel = TimeTravel::default();
         travel.take_out(&mut statement)?;
         Ok(Self { statement, readings: travel.readings })

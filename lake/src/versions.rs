@@ -192,7 +192,7 @@ pub(crate) async fn actions_of(
 }
 
 /// The id in a table's metadata: one that was made anew has another.
-fn id_of(table: &DeltaTable, name: TableName) -> Result<String, Error> {
+pub(crate) fn id_of(table: &DeltaTable, name: TableName) -> Result<String, Error> {
     Ok(table.snapshot().map_err(failed("read", name))?.metadata().id().to_owned())
 }
 

@@ -14,6 +14,9 @@ mod batch;
 mod intake;
 
 mod life;
+
+mod predictions;
+mod sql;
 mod tables;
 
 mod stream;

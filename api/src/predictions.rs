@@ -1,0 +1,98 @@
+//! `GET /predictions`: what models have said, from the table that keeps it.
+//!
+//! The newest ones, before they are in the table, are told by `/stream` and `/latest-predictions`.
+
+use jobs::tables::{self, Filter, PREDICTIONS, WantedRows};
+use poem::Result;
+use poem_openapi::{
+    OpenApi,
+    param::{Header, Query},
+};
+
+use crate::{
+    parameters::{self, instant, state},
+    problem::Refused,
+    routes::Chapter,
+    rows::{Asked, RowFormat, Rows, TableRows, check_limit, page, refused},
+    tables::OfRows,
+};
+
+/// The operations.
+pub struct Predictions {
+    /// The tables.
+    pub tables: tables::Tables,
+}
+
+fn default_limit() -> u32 {
+    100
+}
+
+fn every_column() -> Vec<String> {
+    Vec::new()
+}
+
+#[OpenApi]
+impl Predictions {
+    /// The history of predictions, newest first
+    ///
+    /// Every event that a model has scored: its feature vector, label, score and verdict, and which model it was. The rows
+    /// are those of the table `predictions`; formats, pages and versions are those of `/tables/{table}/rows`. Predictions
+    /// are in the table within seconds; earlier, `/stream` tells them.
+    #[oai(path = "/predictions", method = "get", operation_id = "predictions", tag = "Chapter::Predictions")]
+    #[expect(clippy::too_many_arguments, reason = "a parameter is documented where it is declared")]
+    async fn predictions(
+        &self,
+        /// Of one market only.
+        #[oai(validator(pattern = "^[A-Z0-9]+-[A-Z0-9]+$", max_length = 31))]
+        symbol: Query<Option<String>>,
+        /// For events at this time or later; RFC 3339, UTC.
+        from: Query<Option<String>>,
+        /// For events before this time; RFC 3339, UTC.
+        to: Query<Option<String>>,
+        /// Only what was called an anomaly.
+        #[oai(default)]
+        anomalies_only: Query<bool>,
+        /// Only what this version of the model said.
+        #[oai(validator(minimum(value = "1")))]
+        model_version: Query<Option<i64>>,
+        /// Which columns, separated by commas; all, where it is left out.
+        #[oai(default = "every_column", explode = false)]
+        columns: Query<Vec<String>>,
+        /// How many, at most; in JSON not more than 10 000.
+        #[oai(default = "default_limit", validator(minimum(value = "1"), maximum(value = "1000000")))]
+        limit: Query<u32>,
+        /// Where the page before ended, as its answer said.
+        #[oai(validator(max_length = 512))]
+        cursor: Query<Option<String>>,
+        /// The table at this version.
+        version: Query<Option<u64>>,
+        /// The table as it was stored at this time; RFC 3339, UTC.
+        as_of: Query<Option<String>>,
+        /// Predictions for records that were in the log by this time; RFC 3339, UTC.
+        known_at: Query<Option<String>>,
+        /// The format of the answer.
+        format: Query<Option<RowFormat>>,
+        /// The `ETag` of an answer that is there: the same one is not sent again.
+        #[oai(name = "If-None-Match")]
+        if_none_match: Header<Option<String>>,
+        asked: Asked,
+    ) -> Result<Rows<TableRows>, Refused<OfRows>> {
+        let format = asked.format(format.0)?;
+        check_limit(format, limit.0)?;
+        let anomalies = anomalies_only.0.then_some(Filter::Is("is_anomaly"));
+        let of_model = model_version.0.map(|version| Filter::Equals("model_version", version));
+        let wanted = WantedRows {
+            table: PREDICTIONS.to_owned(),
+            state: state(version.0, instant("as_of", &as_of)?, instant("known_at", &known_at)?)?,
+            symbol: parameters::symbol(symbol.0.as_deref())?,
+            from: instant("from", &from)?,
+            to: instant("to", &to)?,
+            columns: columns.0,
+            filters: anomalies.into_iter().chain(of_model).collect(),
+            cursor: cursor.0,
+            limit: limit.0.into(),
+        };
+        let opened = self.tables.rows(&wanted).await.map_err(refused)?;
+        Ok(page(opened, format, &asked, if_none_match.0.as_deref()).await?)
+    }
+}
