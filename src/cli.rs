@@ -3,6 +3,7 @@
 //! A flag that is also a setting is an `Option` without a default here: its default is the setting's.
 
 mod backfill;
+mod key;
 mod model;
 mod schedule;
 mod topic;
@@ -17,6 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::{Offset, Partition, Symbol, Timestamp};
 
 pub use backfill::{BackfillArgs, BackfillCommand, OnErrorArg, PlanArgs, RunArgs, StatusArgs, WhatArgs};
+pub use key::{KeyCommand, ScopeArg};
 pub use model::{DriftArgs, ModelCommand};
 pub use schedule::{CatchUpArg, RunCommand, ScheduleCommand};
 pub use topic::{MoveArgs, MoveFrom, TailArgs, TailFrom, TopicCommand};
@@ -128,6 +130,9 @@ pub enum Command {
     /// Look at the records that could not be events
     #[command(subcommand)]
     DeadLetters(DeadLettersCommand),
+    /// Make, list and revoke the API keys of the service
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Check the data directory and say what is wrong with it
     Doctor(DoctorArgs),
     /// Show every setting, its value and where it comes from
@@ -164,6 +169,9 @@ pub struct UpArgs {
     /// The address to serve at [default: 127.0.0.1:8000]
     #[arg(long, value_name = "HOST:PORT")]
     pub bind: Option<String>,
+    /// Let whoever reaches the address do everything, without an API key
+    #[arg(long)]
+    pub insecure_no_keys: bool,
     #[command(flatten)]
     pub log: LogArgs,
 }
@@ -302,11 +310,17 @@ pub struct StreamArgs {
 
 /// `sentinel serve`
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example:\n  sentinel serve --bind 127.0.0.1:9000")]
+#[command(after_help = "\
+Examples:
+  sentinel serve --bind 127.0.0.1:9000
+  sentinel serve --bind 0.0.0.0:8000  asks for API keys: `sentinel key create`")]
 pub struct ServeArgs {
     /// The address to serve at [default: 127.0.0.1:8000]
     #[arg(long, value_name = "HOST:PORT")]
     pub bind: Option<String>,
+    /// Let whoever reaches the address do everything, without an API key
+    #[arg(long)]
+    pub insecure_no_keys: bool,
     #[command(flatten)]
     pub log: LogArgs,
 }
@@ -933,6 +947,13 @@ mod tests {
     #[case("sentinel export gaps --output g --version 1 --as-of 2024-03-09", ErrorKind::ArgumentConflict, "--as-of")]
     #[case("sentinel export gaps --output g --format table", ErrorKind::ValueValidation, "use csv, json")]
     #[case("sentinel table restore features", ErrorKind::MissingRequiredArgument, "--version")]
+    #[case("sentinel key create grafana", ErrorKind::MissingRequiredArgument, "--scope")]
+    #[case("sentinel key create grafana --scope write", ErrorKind::InvalidValue, "read, predict, ingest, admin")]
+    #[case(
+        "sentinel key create grafana --scope read --expires soon",
+        ErrorKind::ValueValidation,
+        "2024-03-09T16:00:00Z"
+    )]
     #[case("sentinel dead-letters show 12", ErrorKind::ValueValidation, "PARTITION:OFFSET")]
     #[case("sentinel dead-letters list --limit 0", ErrorKind::ValueValidation, "1..=10000")]
     fn a_mistake_is_a_usage_error_that_names_the_remedy(

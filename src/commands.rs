@@ -9,6 +9,7 @@ mod evaluate;
 mod export;
 mod gaps;
 mod ingest;
+mod key;
 mod mirror;
 mod model;
 mod query;
@@ -65,6 +66,7 @@ pub async fn run(
         Command::Run(command) => runs::run(command, settings).await,
         Command::Topic(command) => topic::run(command, settings, progress).await,
         Command::DeadLetters(command) => dead_letters::run(command, settings).await,
+        Command::Key(command) => key::run(command, settings).await,
         Command::Doctor(args) => doctor::run(args, settings).await,
         Command::Config(args) => config::run(args, settings, origins),
     }
@@ -79,6 +81,7 @@ async fn control(settings: &Settings) -> anyhow::Result<Control> {
 /// What an error asks for, as the crate that it came from says.
 pub fn kind(error: &anyhow::Error) -> Option<ErrorKind> {
     error.chain().find_map(|cause| {
+        let api = cause.downcast_ref::<api::Error>().map(api::Error::kind);
         let jobs = cause.downcast_ref::<jobs::Error>().map(jobs::Error::kind);
         let lake = cause.downcast_ref::<lake::Error>().map(lake::Error::kind);
         let streams = cause.downcast_ref::<streams::Error>().map(streams::Error::kind);
@@ -89,7 +92,8 @@ pub fn kind(error: &anyhow::Error) -> Option<ErrorKind> {
         let logging = cause.downcast_ref::<crate::logging::LoggingError>().map(crate::logging::LoggingError::kind);
         let refused = cause.downcast_ref::<Refused>().map(|_| ErrorKind::Invalid);
         let unavailable = cause.downcast_ref::<Unavailable>().map(|_| ErrorKind::Unavailable);
-        jobs.or(lake).or(streams).or(scheduler).or(models).or(locks).or(config).or(logging).or(refused).or(unavailable)
+        let crates = api.or(jobs).or(lake).or(streams).or(scheduler).or(models);
+        crates.or(locks).or(config).or(logging).or(refused).or(unavailable)
     })
 }
 

@@ -244,8 +244,29 @@ pub struct ModelSettings {
 pub struct HttpSettings {
     /// The address to serve at.
     pub bind: SocketAddr,
-    /// Whether an address that others can reach is allowed although there are no keys.
-    pub allow_remote: bool,
+    /// Whether requests need an API key.
+    pub require_keys: RequireKeys,
+    /// Requests with one key, or from one address without, that come back every second; 0: any number.
+    pub requests_per_second: u32,
+    /// Requests that may be sent at once.
+    pub burst: u32,
+    /// Connections that are served at a time.
+    pub max_connections: u32,
+    /// The certificate that is shown, as a path; empty: connections are not encrypted.
+    pub tls_cert: Pem,
+    /// Its key, as a path.
+    pub tls_key: Pem,
+}
+
+/// Whether requests need an API key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequireKeys {
+    /// At an address that others can reach.
+    Auto,
+    /// At any address.
+    Always,
+    /// At none.
+    Never,
 }
 
 /// `[logging]`
@@ -316,6 +337,22 @@ impl SourceSettings {
             (Speed::Auto, SourceKind::Simulated) => 1.0,
             (Speed::Auto, SourceKind::File | SourceKind::Binance) => 0.0,
         }
+    }
+}
+
+impl HttpSettings {
+    /// Whether requests need an API key at this address.
+    pub const fn keys_required(&self) -> bool {
+        match self.require_keys {
+            RequireKeys::Auto => !self.bind.ip().is_loopback(),
+            RequireKeys::Always => true,
+            RequireKeys::Never => false,
+        }
+    }
+
+    /// Whether nobody but this machine reaches the service, which then asks nobody for anything.
+    pub const fn is_private(&self) -> bool {
+        self.bind.ip().is_loopback() && !self.keys_required()
     }
 }
 
@@ -455,7 +492,15 @@ impl Default for ModelSettings {
 
 impl Default for HttpSettings {
     fn default() -> Self {
-        Self { bind: SocketAddr::from(([127, 0, 0, 1], 8000)), allow_remote: false }
+        Self {
+            bind: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            require_keys: RequireKeys::Auto,
+            requests_per_second: 1_000,
+            burst: 2_000,
+            max_connections: 512,
+            tls_cert: Pem::default(),
+            tls_key: Pem::default(),
+        }
     }
 }
 

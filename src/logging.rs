@@ -1,8 +1,12 @@
 //! The program's log: one line per happening on standard error, as text or as JSON.
 //!
-//! Standard output belongs to the answers of commands. Set up once, by `main`; nothing else names a subscriber.
+//! Standard output belongs to the answers of commands. Set up once, by `main`; nothing else names a subscriber. Whatever
+//! stands in a field, such as what a client sent, cannot begin a line.
 
-use std::panic::PanicHookInfo;
+use std::{
+    io::{self, Write},
+    panic::PanicHookInfo,
+};
 
 use domain::ErrorKind;
 use tracing::{Subscriber, debug, error};
@@ -111,7 +115,8 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = filter(&settings.level).map_err(LoggingError::Level)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_span_events(FmtSpan::NONE).with_writer(writer);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_span_events(FmtSpan::NONE);
+    let builder = builder.with_writer(OneLines(writer));
     Ok(match settings.format {
         LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
         // On a terminal the library decides, so that NO_COLOR is respected.
@@ -120,14 +125,48 @@ where
     })
 }
 
+/// Makes writers that keep each happening on one line.
+struct OneLines<M>(M);
+
+impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for OneLines<M> {
+    type Writer = OneLine<M::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        OneLine(self.0.make_writer())
+    }
+}
+
+/// Takes one happening at a time, as the subscriber writes it. What else moves on a terminal the subscriber escapes.
+struct OneLine<W>(W);
+
+impl<W: Write> Write for OneLine<W> {
+    fn write(&mut self, happening: &[u8]) -> io::Result<usize> {
+        let text = happening.strip_suffix(b"\n").unwrap_or(happening);
+        if !text.iter().any(|byte| b"\n\r".contains(byte)) {
+            return self.0.write_all(happening).map(|()| happening.len());
+        }
+        let mut line = Vec::with_capacity(happening.len() + 8);
+        for byte in text {
+            match byte {
+                b'\n' => line.extend_from_slice(b"\\n"),
+                b'\r' => line.extend_from_slice(b"\\r"),
+                byte => line.push(*byte),
+            }
+        }
+        line.extend_from_slice(&happening[text.len()..]);
+        self.0.write_all(&line).map(|()| happening.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use rstest::rstest;
-    use std::{
-        io::{self, Write},
-        sync::{Arc, Mutex},
-    };
+    use std::sync::{Arc, Mutex};
 
     #[rstest]
     #[case("info", &["own info", "own warn", "other warn"])]
@@ -161,6 +200,22 @@ pub(crate) mod tests {
         assert_eq!(line["message"], "appended features");
         assert_eq!(line["rows"], 3);
         assert_eq!(line["level"], "INFO");
+    }
+
+    #[rstest]
+    #[case(LogFormat::Text)]
+    #[case(LogFormat::Json)]
+    fn what_stands_in_a_field_cannot_begin_a_line(#[case] format: LogFormat) {
+        let settings = LoggingSettings { level: "info".to_owned(), format };
+        let forged = "no such column\r\n2026-11-22T21:13:31Z  INFO api: all is well\n\x1b[2J";
+        let error = io::Error::other(forged);
+        let text = logged(&settings, || {
+            tracing::warn!(target: "api", %error, text = forged, "a request failed");
+            tracing::error!(target: "api", error = &error as &(dyn std::error::Error + 'static), "{forged}");
+        });
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert!(text.ends_with('\n') && !text.contains('\r') && !text.contains('\x1b'), "{text:?}");
+        assert_eq!(text.matches("all is well").count(), 4, "{text}");
     }
 
     #[rstest]

@@ -1,7 +1,8 @@
 //! Settings, which are plain data for people, as what the crates below ask for.
 
-use std::time::Duration;
+use std::{num::NonZeroU32, time::Duration};
 
+use api::{Limits, Rate};
 use domain::{Timestamp, time::MICROS};
 use jobs::{ingest::SimulatedRun, maintain::UpkeepPolicy, stream::FlushPolicy};
 use models::TrainParameters;
@@ -9,7 +10,7 @@ use streams::{BinanceSettings, RetentionPolicy, SimulatedSettings, SimulatedSymb
 
 use crate::{
     cli::SimulatedArgs,
-    config::{LogSettings, ModelSettings, Settings, SourceKind, SourceSettings, StreamSettings},
+    config::{HttpSettings, LogSettings, ModelSettings, Settings, SourceKind, SourceSettings, StreamSettings},
 };
 
 /// The topic.
@@ -90,6 +91,17 @@ pub fn upkeep(settings: &Settings) -> UpkeepPolicy {
         counts_missing_trades: settings.source.kind != SourceKind::Simulated,
         log: retention(&settings.log),
     }
+}
+
+/// How many requests are too many; any number at an address where nobody but this machine asks and needs no key.
+pub fn rate(settings: &HttpSettings) -> Option<Rate> {
+    let per_second = NonZeroU32::new(settings.requests_per_second).filter(|_| !settings.is_private())?;
+    Some(Rate { per_second, burst: NonZeroU32::new(settings.burst).unwrap_or(NonZeroU32::MIN) })
+}
+
+/// What a connection may take.
+pub fn limits(settings: &HttpSettings) -> Limits {
+    Limits { connections: usize::try_from(settings.max_connections).unwrap_or(usize::MAX), ..Limits::default() }
 }
 
 /// The live market. Every start pauses otherwise before it connects again: programs that lost one venue together come

@@ -4,13 +4,14 @@
 
 use std::{env, error::Error, sync::Arc, time::SystemTime};
 
-use api::Service;
+use api::{Protection, Service};
 use domain::{Clock, Symbol, Timestamp};
 use jobs::{
     active::ActiveModel,
     control::Control,
     feed::Feed,
     ingest::Intake,
+    keys::Keys,
     metrics::Metrics,
     status::{PartStatus, Progress, StatusProbe},
     tables::Tables,
@@ -64,6 +65,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let (metrics, clock) = (Arc::new(Metrics::new()), Arc::new(SystemClock));
     let log = EmbeddedLog::open(&folder.path().join("events.db"), &TopicSettings::default(), clock.clone()).await?;
+    let keys = Keys::open(folder.path(), clock.clone()).await?;
     let service = Service {
         model,
         feed: Arc::new(Feed::new()),
@@ -74,6 +76,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         intake: Intake::new(Arc::new(log), metrics, clock),
         tables: Tables::new(Arc::new(Lake::open(&folder.path().join("lake")).await?)),
         simulated: true,
+        protection: Protection::of_loopback(keys),
     };
     let listener = TcpListener::bind(&address).await?;
     println!("serving on http://{address}");

@@ -1,6 +1,6 @@
 //! What can go wrong with the service as a whole; a request that goes wrong is a [`crate::problem::Problem`].
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use domain::ErrorKind;
 
@@ -14,12 +14,16 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// Accepting or answering connections ended with an error.
-    #[error("the HTTP service ended: {source}")]
-    Serve {
-        /// What the system said.
-        #[source]
-        source: io::Error,
+    /// A certificate or its key cannot be used.
+    #[error(
+        "cannot use `{}` for TLS: {reason}; http.tls_cert and http.tls_key name PEM files, a certificate and its key",
+        path.display()
+    )]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
     },
 }
 
@@ -29,7 +33,7 @@ impl Error {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::Listener { .. } => ErrorKind::Unavailable,
-            Self::Serve { .. } => ErrorKind::Internal,
+            Self::Tls { .. } => ErrorKind::Invalid,
         }
     }
 }

@@ -1,15 +1,22 @@
 //! The HTTP service: answers for clients of the original service, documents, probes and numbers for operators.
 //!
 //! Files in the order in which a request meets them. The service reads what the jobs share (`jobs::active`, `feed`,
-//! `status`, `metrics`, `control`, `tables`, `rows`), scores with the active model and gives events to `jobs::ingest`; it
-//! never opens a log, a table or a database, never prints, and every error it answers with is an RFC 9457 problem.
+//! `status`, `metrics`, `control`, `keys`, `tables`, `rows`), scores with the active model and gives events to
+//! `jobs::ingest`; it never opens a log, a table or a database, never prints, and every error it answers with is an RFC
+//! 9457 problem.
+
+mod protection;
 
 mod server;
 mod socket;
+mod tls;
 
 mod observe;
 mod problem;
 mod routes;
+
+mod gate;
+mod meter;
 
 mod answers;
 mod parameters;
@@ -32,5 +39,7 @@ mod start_page;
 mod error;
 
 pub use error::Error;
+pub use protection::{Limits, Protection, Rate};
 pub use routes::Service;
 pub use server::{SHUTDOWN_LIMIT, serve};
+pub use tls::Tls;

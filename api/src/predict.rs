@@ -5,6 +5,8 @@
 
 mod batch;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use domain::{FEATURE_NAMES, FeatureVector, Symbol, features::MAX_Z_SCORE};
 use poem::{
@@ -19,6 +21,7 @@ use poem_openapi::{
 };
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::time::timeout;
 
 use crate::problem::{Problem, ProblemPart};
 
@@ -26,6 +29,9 @@ pub use batch::{Batch, BatchAnswer, BatchBody};
 
 /// The longest body in bytes; six fields need a few hundred.
 pub const BODY_LIMIT: usize = 64 * 1_024;
+
+/// The time in which a body must be there.
+const BODY_TIME: Duration = Duration::from_secs(45);
 
 /// Limits of the features, in the order of [`FEATURE_NAMES`].
 const LIMITS: [(f64, f64); FEATURE_NAMES.len()] = [
@@ -219,12 +225,14 @@ pub fn is_json(content_type: Option<&str>) -> bool {
 pub async fn read_limited(request: &Request, body: Body, limit: usize) -> Result<Bytes> {
     let declared = request.headers().get(header::CONTENT_LENGTH);
     let declared: Option<usize> = declared.and_then(|length| length.to_str().ok()?.parse().ok());
-    let read = match declared {
-        Some(length) if length > limit => Err(ReadBodyError::PayloadTooLarge),
-        Some(_) => body.into_bytes().await,
-        None => body.into_bytes_limit(limit).await,
+    let read = async {
+        match declared {
+            Some(length) if length > limit => Err(ReadBodyError::PayloadTooLarge),
+            Some(_) => body.into_bytes().await,
+            None => body.into_bytes_limit(limit).await,
+        }
     };
-    match read {
+    match in_time(BODY_TIME, read).await? {
         Ok(bytes) => Ok(bytes),
         Err(ReadBodyError::PayloadTooLarge) => {
             let detail = format!("the body is longer than {limit} bytes");
@@ -232,6 +240,14 @@ pub async fn read_limited(request: &Request, body: Body, limit: usize) -> Result
         }
         Err(other) => Err(other.into()),
     }
+}
+
+/// What is read within this time: who sends ever so slowly holds nothing for ever.
+async fn in_time<T>(time: Duration, read: impl Future<Output = T>) -> Result<T, Problem> {
+    timeout(time, read).await.map_err(|_| {
+        let detail = format!("the body was not there within {} s: send it faster, or less of it", time.as_secs());
+        Problem::new(StatusCode::REQUEST_TIMEOUT, detail)
+    })
 }
 
 #[cfg(test)]
@@ -245,6 +261,13 @@ mod tests {
 
     fn fields_of(problem: &Problem) -> Vec<&str> {
         problem.parts.iter().map(|part| part.field.as_str()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_not_waited_for_for_ever() {
+        let refused = in_time(Duration::from_millis(1), std::future::pending::<()>()).await.unwrap_err();
+        assert_eq!(refused.status, StatusCode::REQUEST_TIMEOUT);
+        assert_eq!(in_time(BODY_TIME, async { 7 }).await, Ok(7));
     }
 
     #[test]

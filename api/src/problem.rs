@@ -177,6 +177,8 @@ impl ResponseError for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, retry_after_s) = (self.status, self.retry_after_s);
+        // What a 401 must say (RFC 9110, 11.6.1).
+        let challenge = (status == StatusCode::UNAUTHORIZED).then_some(HeaderValue::from_static("Bearer"));
         // Texts and a number always serialise; the empty body is the answer that cannot fail.
         let body = serde_json::to_vec(&ProblemObject::from(self)).unwrap_or_default();
         let mut response = Response::from(body);
@@ -184,6 +186,9 @@ impl IntoResponse for Problem {
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if let Some(seconds) = retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(challenge) = challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
     }
@@ -193,6 +198,17 @@ impl IntoResponse for Problem {
 pub trait Refusals: Send + Sync + 'static {
     /// Status and when it is answered.
     const STATUSES: &'static [(u16, &'static str)];
+}
+
+/// A problem as the document has it. Its schema is registered with the operations that have refusals of their own.
+pub fn documented(status: u16, description: &'static str) -> MetaResponse {
+    MetaResponse {
+        description,
+        status: Some(status),
+        status_range: None,
+        content: vec![MetaMediaType { content_type: PROBLEM_JSON, schema: ProblemObject::schema_ref() }],
+        headers: vec![],
+    }
 }
 
 /// What any operation may answer.
@@ -215,14 +231,9 @@ impl<R: Refusals> From<Refused<R>> for poem::Error {
 
 impl<R: Refusals> ApiResponse for Refused<R> {
     fn meta() -> MetaResponses {
-        let response = |(status, description): &(u16, &'static str)| MetaResponse {
-            description,
-            status: Some(*status),
-            status_range: None,
-            content: vec![MetaMediaType { content_type: PROBLEM_JSON, schema: ProblemObject::schema_ref() }],
-            headers: vec![],
-        };
-        MetaResponses { responses: R::STATUSES.iter().chain(&DEFECT).map(response).collect() }
+        MetaResponses {
+            responses: R::STATUSES.iter().chain(&DEFECT).map(|(status, text)| documented(*status, text)).collect(),
+        }
     }
 
     fn register(registry: &mut Registry) {
@@ -251,6 +262,16 @@ mod tests {
         let problem = Problem::from_failure(&failure);
         assert_eq!(problem.status, StatusCode::INTERNAL_SERVER_ERROR);
         assert!(!problem.detail.contains("secret"));
+    }
+
+    #[test]
+    fn a_401_says_how_to_authenticate_and_others_do_not() {
+        let challenge = |status| {
+            let response = Problem::new(status, "no").into_response();
+            response.headers().get(header::WWW_AUTHENTICATE).cloned()
+        };
+        assert_eq!(challenge(StatusCode::UNAUTHORIZED), Some(HeaderValue::from_static("Bearer")));
+        assert_eq!(challenge(StatusCode::FORBIDDEN), None);
     }
 
     #[test]

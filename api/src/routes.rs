@@ -31,12 +31,14 @@ use crate::{
         SystemStatus,
     },
     events::EventOperations,
+    gate::{Gate, Guarded},
     life::Life,
     observe::{AllowedMethods, Observed},
     parameters,
     predict::{Batch, BatchAnswer, BatchBody, Question},
     predictions::Predictions,
     problem::{Problem, ProblemPart, Refusals, Refused},
+    protection::Protection,
     sql::Sql,
     start_page,
     stream::{Events, Kind, Opened, Wanted},
@@ -67,6 +69,8 @@ pub struct Service {
     pub tables: tables::Tables,
     /// Whether the data are made up, which the pages say.
     pub simulated: bool,
+    /// Who is let in.
+    pub protection: Protection,
 }
 
 /// Every route of the service over which `events` are told, errors included: the endpoint never fails.
@@ -81,12 +85,14 @@ pub fn routes(service: Service, events: Events) -> impl Endpoint<Output = Respon
     let tables = Tables { tables: service.tables.clone() };
     let predictions = Predictions { tables: service.tables.clone() };
     let sql = Sql { tables: service.tables.clone() };
+    let gate = Gate::new(&service.protection);
     let operations = Operations { service, events, documents: Arc::clone(&documents) };
-    let all = (operations, intake, life, tables, predictions, sql);
-    let openapi = OpenApiService::new(all, "Sentinel", env!("CARGO_PKG_VERSION"))
+    let guarded = Guarded::new((operations, intake, life, tables, predictions, sql), gate);
+    let openapi = OpenApiService::new(guarded, "Sentinel", env!("CARGO_PKG_VERSION"))
         .description(
             "Events, predictions, statistics, tables, models, schedules, runs and the state of a running Sentinel. Errors are \
-             RFC 9457 problems; their `detail` is a text for a person.",
+             RFC 9457 problems; their `detail` is a text for a person. API keys are asked for at addresses that others can \
+             reach.",
         )
         .license(LicenseObject::from("Apache-2.0"));
     documents.get_or_init(|| Documents { openapi: openapi.spec().into(), explorer: openapi.swagger_ui_html().into() });

@@ -123,6 +123,10 @@ pub enum Error {
     #[error("{0}")]
     Invalid(String),
 
+    /// A secret cannot be made.
+    #[error("the system gives no random bytes: a key cannot be made here")]
+    NoRandomness(#[source] getrandom::Error),
+
     /// A background task of the runtime ended without a result, because it panicked or the runtime shut down.
     #[error("a background task ended before its work was done: start the program again")]
     Task(#[from] tokio::task::JoinError),
@@ -143,7 +147,7 @@ impl Error {
             Self::NotMirrored { .. } | Self::Overtaken { .. } => ErrorKind::Conflict,
             Self::Busy { .. } | Self::Threads { .. } => ErrorKind::Unavailable,
             Self::TooSlow { .. } | Self::Invalid(_) => ErrorKind::Invalid,
-            Self::Task(_) => ErrorKind::Internal,
+            Self::NoRandomness(_) | Self::Task(_) => ErrorKind::Internal,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What runs: one file per job, each joining the crates below it, in the order in which data flow through them.
 //!
-//! What the jobs share with the service lies in `active`, `feed`, `status`, `metrics`, `control`, `tables` and `rows`.
+//! What the jobs share with the service lies in `active`, `feed`, `status`, `metrics`, `control`, `keys`, `tables` and
+//! `rows`.
 //! Never imports the service.
 
 pub mod error;
@@ -41,6 +42,7 @@ pub mod score_history;
 
 pub mod chores;
 pub mod control;
+pub mod keys;
 pub mod pins;
 pub mod scheduled;
 

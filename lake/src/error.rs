@@ -229,6 +229,13 @@ pub enum Error {
         version: i64,
     },
 
+    /// There is no API key with this id.
+    #[error("there is no API key {id}: `sentinel key list` shows the keys there are")]
+    NoKey {
+        /// The id asked for.
+        id: i64,
+    },
+
     /// A model that is not one is judged as a candidate.
     #[error("model version {version} does not wait to be judged: `sentinel model history` says what became of it")]
     NotACandidate {
@@ -262,9 +269,11 @@ impl Error {
             Self::File { .. } => ErrorKind::Unavailable,
             Self::Delta { source, .. } => delta_kind(source),
             Self::Registry { source, .. } | Self::CommitTimes { source, .. } => registry_kind(source),
-            Self::NoModel { .. } | Self::NoTable { .. } | Self::NoVersion { .. } | Self::BeforeFirst { .. } => {
-                ErrorKind::NotFound
-            }
+            Self::NoModel { .. }
+            | Self::NoKey { .. }
+            | Self::NoTable { .. }
+            | Self::NoVersion { .. }
+            | Self::BeforeFirst { .. } => ErrorKind::NotFound,
             Self::TimeRemoved { .. } | Self::VersionRemoved { .. } => ErrorKind::Gone,
             Self::ProgressGap { .. } | Self::RewriteRunning { .. } | Self::OtherTopic | Self::NotACandidate { .. } => {
                 ErrorKind::Conflict

@@ -1,10 +1,12 @@
-//! The model registry: an `SQLite` file that says what was trained, promoted, measured and assigned to score.
+//! The model registry: an `SQLite` file that says what was trained, promoted, measured and assigned to score, and who may
+//! ask the service for it.
 //!
 //! Every table is append-only, and triggers in the schema refuse anything else: a record says for good what it said
 //! first, and the champion is merely the version of the newest promotion. Each method is one transaction; one that
 //! reads before it writes holds the write lock from its start, so that two processes never act on the same reading.
 //! Times are passed in: nothing here reads a clock.
 
+pub mod keys;
 pub mod life;
 
 use std::{

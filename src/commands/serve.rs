@@ -3,9 +3,9 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context;
-use api::Service;
+use api::{Protection, Service, Tls};
 use domain::{Kind, Source};
-use jobs::{control::Control, first_model, follow::follow_predictions, ingest::Intake, tables::Tables};
+use jobs::{control::Control, first_model, follow::follow_predictions, ingest::Intake, keys::Keys, tables::Tables};
 use lake::TableName;
 use scheduler::Store;
 use tokio::net::TcpListener;
@@ -13,10 +13,11 @@ use tokio::net::TcpListener;
 use crate::{
     Outcome,
     app::App,
-    commands::{Unavailable, runs},
-    config::{Settings, SourceKind},
+    commands::{Refused, Unavailable, runs},
+    config::{HttpSettings, Settings, SourceKind},
     elsewhere::Elsewhere,
     locks::{Role, RoleLock},
+    settings_to_parts,
     status::ProgramStatus,
 };
 
@@ -29,7 +30,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Outcome> {
     let elsewhere = Elsewhere::new(&app, &settings.data.dir).await?;
     let status = ProgramStatus::without_jobs(&app, settings.model.first_model_rows, elsewhere.clone());
     let service = service(&app, settings, status, runs::store(settings).await?).await?;
-    tracing::info!("serving http://{}", listener.local_addr()?);
+    tracing::info!("serving {}://{}", scheme(&service), listener.local_addr()?);
     let cancel = app.cancel.clone();
     let follow = first_model::follow_champion(&app.models, &app.champion, &app.metrics, &app.cancel);
     let feed = follow_predictions(&app.lake, &app.feed, restored, &app.cancel);
@@ -75,5 +76,44 @@ pub async fn service(app: &App, settings: &Settings, status: ProgramStatus, stor
         intake: Intake::new(app.log.clone(), app.metrics.clone(), app.clock.clone()),
         tables: Tables::new(app.lake.clone()),
         simulated,
+        protection: protection(app, &settings.http).await?,
     })
+}
+
+/// The scheme of the service's addresses.
+pub const fn scheme(service: &Service) -> &'static str {
+    if service.protection.tls.is_some() { "https" } else { "http" }
+}
+
+/// Who is let in at the address that the settings name. One that others can reach is not served without a key, unless
+/// it was said that everybody may come in.
+async fn protection(app: &App, http: &HttpSettings) -> anyhow::Result<Protection> {
+    let keys = Keys::load(app.registry.clone(), app.clock.clone()).await?;
+    let (address, keys_required) = (http.bind, http.keys_required());
+    if keys_required && !keys.any_is_valid() {
+        let text = format!(
+            "requests at {address} need an API key and there is no valid one: make one with `sentinel key create NAME \
+             --scope read`, use 127.0.0.1:{} with http.require_keys = \"auto\", or let everybody in with \
+             --insecure-no-keys",
+            address.port()
+        );
+        return Err(Refused(text).into());
+    }
+    let tls = match (http.tls_cert.0.as_str(), http.tls_key.0.as_str()) {
+        ("", _) => None,
+        (certificate, key) => Some(Tls::load(certificate.as_ref(), key.as_ref())?),
+    };
+    if !address.ip().is_loopback() {
+        if !keys_required {
+            tracing::warn!(%address, "whoever reaches this address may do everything: no API key is asked for");
+        }
+        if tls.is_none() {
+            tracing::warn!(
+                %address,
+                "keys and answers are sent unencrypted: set http.tls_cert and http.tls_key, or let a proxy do it"
+            );
+        }
+    }
+    let (rate, limits) = (settings_to_parts::rate(http), settings_to_parts::limits(http));
+    Ok(Protection { keys, keys_required, rate, tls, limits })
 }

@@ -41,7 +41,7 @@ pub async fn run(args: &UpArgs, settings: &Settings, progress: &Progress) -> any
     let status = ProgramStatus::with_jobs(&app, settings.model.first_model_rows).await?;
     let store = runs::store(settings).await?;
     let service = serve::service(&app, settings, status, store.clone()).await?;
-    info!(data = %settings.data.dir.display(), "serving http://{}", listener.local_addr()?);
+    info!(data = %settings.data.dir.display(), "serving {}://{}", serve::scheme(&service), listener.local_addr()?);
     let cancelled = app.cancel.clone();
     let up = Up { app: &app, settings, partitions: &partitions, progress, is_current: CancellationToken::new() };
     // Every part is waited for, whichever failed: the others still flush.

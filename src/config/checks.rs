@@ -116,13 +116,16 @@ pub fn settings(settings: &Settings, origins: &Origins) -> Result<(), ConfigErro
     {
         return refused("source.symbols", &|| symbols.show(), remedy);
     }
-    if !http.bind.ip().is_loopback() && !http.allow_remote {
-        let remedy = format!(
-            "others can reach this address and there are no API keys yet: use 127.0.0.1:{}, or set http.allow_remote = \
-             true to let everybody in",
-            http.bind.port()
-        );
-        return refused("http.bind", &|| http.bind.show(), remedy);
+    for (key, pem, other) in
+        [("http.tls_cert", &http.tls_cert, &http.tls_key), ("http.tls_key", &http.tls_key, &http.tls_cert)]
+    {
+        if pem.is_text() {
+            return refused(key, &|| pem.show(), "write the path of a PEM file, not the text".to_owned());
+        }
+        if !pem.0.is_empty() && other.0.is_empty() {
+            let remedy = "a certificate is shown with its key: set http.tls_cert and http.tls_key, or none of them";
+            return refused(key, &|| pem.show(), remedy.to_owned());
+        }
     }
     Ok(())
 }

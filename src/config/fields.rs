@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use domain::{Partition, Symbol};
 use toml::Value;
 
-use super::{LogEngine, LogFormat, Pem, SourceKind, Speed};
+use super::{LogEngine, LogFormat, Pem, RequireKeys, SourceKind, Speed};
 
 /// A value as a layer gives it.
 #[derive(Clone, Debug, PartialEq)]
@@ -233,6 +233,24 @@ impl Field for Speed {
         match self {
             Self::Auto => Value::String("auto".to_owned()),
             Self::Times(times) => Value::Float(*times),
+        }
+    }
+}
+
+impl Field for RequireKeys {
+    fn read(given: &Given) -> Result<Self, String> {
+        if given.as_text() == Some("auto") {
+            return Ok(Self::Auto);
+        }
+        let always = bool::read(given).map_err(|_| "write \"auto\", true or false".to_owned())?;
+        Ok(if always { Self::Always } else { Self::Never })
+    }
+
+    fn show(&self) -> Value {
+        match self {
+            Self::Auto => Value::String("auto".to_owned()),
+            Self::Always => Value::Boolean(true),
+            Self::Never => Value::Boolean(false),
         }
     }
 }

@@ -250,14 +250,34 @@ pub const SETTINGS: &[Setting] = &[
     setting!(
         http.bind,
         any,
-        "IP address and port; port 0 = any free one. An address that others can reach needs `allow_remote`. Flag: \
+        "IP address and port; port 0 = any free one. At one that others can reach, requests need an API key. Flag: \
          --bind."
     ),
     setting!(
-        http.allow_remote,
+        http.require_keys,
         any,
-        "There are no API keys yet: true means that whoever reaches the address may use the service."
+        "Whether requests need an API key (`sentinel key create`): \"auto\" = at an address that others can reach, true,\n\
+         or false = whoever reaches the address may do everything. Flag of up and serve: --insecure-no-keys."
     ),
+    setting!(
+        http.requests_per_second,
+        within(0, 1_000_000),
+        "Requests with one key, or from one address without a key, that are answered a second, 0 to 1000000; 0 = any\n\
+         number. More are answered with 429. Not counted at a loopback address where no key is needed."
+    ),
+    setting!(http.burst, within(1, 1_000_000), "So many of them may come at once after a pause, 1 to 1000000."),
+    setting!(
+        http.max_connections,
+        within(1, 100_000),
+        "Connections that are served at a time, 1 to 100000; more wait. Each takes a file descriptor of the process."
+    ),
+    setting!(
+        http.tls_cert,
+        any,
+        "The certificate that is shown, with those that lead to its authority: the path of a PEM file. Where empty,\n\
+         connections are not encrypted. The file and that of the key are read again when they change."
+    ),
+    setting!(http.tls_key, any, "The certificate's key: the path of a PEM file."),
     setting!(
         logging.level,
         checks::level,

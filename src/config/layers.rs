@@ -240,6 +240,7 @@ pub fn flags(cli: &Cli) -> Vec<Assignment> {
             flags.simulated(&up.simulated);
             flags.text("--warm-start-hours", "source.warm_start_hours", up.warm_start_hours);
             flags.text("--bind", "http.bind", up.bind.as_ref());
+            flags.text("--insecure-no-keys", "http.require_keys", up.insecure_no_keys.then_some(false));
         }
         Command::Ingest(IngestCommand::File(file)) => {
             flags.log(file.log.given());
@@ -262,6 +263,7 @@ pub fn flags(cli: &Cli) -> Vec<Assignment> {
         Command::Serve(serve) => {
             flags.log(serve.log.given());
             flags.text("--bind", "http.bind", serve.bind.as_ref());
+            flags.text("--insecure-no-keys", "http.require_keys", serve.insecure_no_keys.then_some(false));
         }
         Command::Doctor(doctor) => flags.log(doctor.log.given()),
         Command::Topic(command) => flags.log(command.log()),

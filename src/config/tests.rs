@@ -155,7 +155,8 @@ fn a_broken_file_is_refused_with_its_line() {
 #[case("SENTINEL__SOURCE__SPEED", "2.5", "source.speed")]
 #[case("SENTINEL__SOURCE__WALK__VOLATILITY", "0.001", "source.walk.volatility")]
 #[case("SENTINEL__SOURCE__WALK__BTC_USDT__VOLATILITY", "0.002", "source.walk.BTC-USDT.volatility")]
-#[case("SENTINEL__HTTP__ALLOW_REMOTE", "true", "http.allow_remote")]
+#[case("SENTINEL__HTTP__REQUIRE_KEYS", "true", "http.require_keys")]
+#[case("SENTINEL__HTTP__REQUESTS_PER_SECOND", "0", "http.requests_per_second")]
 #[case("SENTINEL__LOGGING__FORMAT", "json", "logging.format")]
 #[case("DATA_SOURCE", "file", "source.kind")]
 #[case("DATA_SOURCE", "binance", "source.kind")]
@@ -221,9 +222,12 @@ fn a_retired_variable_is_refused_with_its_reason_and_may_be_empty(#[case] name: 
 #[case("model.contamination", "0", "above 0")]
 #[case("model.alert_quantile", "0.02", "model.contamination = 0.01")]
 #[case("http.bind", "8000", "127.0.0.1:8000")]
-#[case("http.bind", "0.0.0.0:8000", "http.allow_remote = true")]
-#[case("http.bind", "[::]:8000", "http.allow_remote = true")]
-#[case("http.allow_remote", "yes", "true or false")]
+#[case("http.require_keys", "yes", "\"auto\", true or false")]
+#[case("http.requests_per_second", "1000001", "from 0 to 1000000")]
+#[case("http.burst", "0", "from 1 to 1000000")]
+#[case("http.max_connections", "0", "from 1 to 100000")]
+#[case("http.tls_cert", "cert.pem", "and http.tls_key, or none")]
+#[case("http.tls_key", "key.pem", "and http.tls_key, or none")]
 #[case("logging.level", "loud", "not a level")]
 #[case("logging.format", "xml", "\"json\"")]
 fn a_value_outside_its_limits_is_refused_with_what_to_write(
@@ -257,13 +261,24 @@ fn a_value_that_a_later_layer_replaces_is_checked_too() {
     assert!(sentence.starts_with("model.trees = 0 (sentinel.toml)"), "{sentence}");
 }
 
-#[test]
-fn everybody_is_let_in_only_where_it_was_said() {
-    let (settings, _) = load("[http]\nallow_remote = true\n", &[], "sentinel serve --bind 0.0.0.0:80").unwrap();
-    assert_eq!(settings.http.bind.to_string(), "0.0.0.0:80");
-    assert!(load("", &[], "sentinel serve --bind [::1]:80").is_ok());
-    let sentence = refusal("", &[], "sentinel serve --bind 192.168.0.1:81");
-    assert!(sentence.contains("(flag --bind)") && sentence.contains("127.0.0.1:81"), "{sentence}");
+#[rstest]
+#[case("", "sentinel serve", false, true)]
+#[case("", "sentinel serve --bind [::1]:80", false, true)]
+#[case("", "sentinel serve --bind 0.0.0.0:80", true, false)]
+#[case("", "sentinel up --bind [::]:80", true, false)]
+#[case("", "sentinel up --bind 192.168.0.1:81 --insecure-no-keys", false, false)]
+#[case("[http]\nrequire_keys = true\n", "sentinel up", true, false)]
+#[case("[http]\nrequire_keys = true\n", "sentinel serve --insecure-no-keys", false, true)]
+#[case("[http]\nrequire_keys = false\n", "sentinel serve --bind 0.0.0.0:80", false, false)]
+#[case("[http]\nrequire_keys = 'auto'\n", "sentinel serve --bind 0.0.0.0:80", true, false)]
+fn keys_are_needed_where_others_reach_the_service_or_it_was_said(
+    #[case] file: &str,
+    #[case] line: &str,
+    #[case] are_required: bool,
+    #[case] is_private: bool,
+) {
+    let (settings, _) = load(file, &[], line).unwrap();
+    assert_eq!((settings.http.keys_required(), settings.http.is_private()), (are_required, is_private));
 }
 
 #[rstest]
@@ -335,6 +350,8 @@ fn the_text_of_a_key_is_never_shown() {
     for shown in [format!("{settings:?}"), render(&settings, &origins)] {
         assert!(!shown.contains("secret") && shown.contains("cert.pem"), "{shown}");
     }
+    let sentence = refusal(&format!("[http]\ntls_key = '{key}'\ntls_cert = 'cert.pem'\n"), &[], "sentinel up");
+    assert!(sentence.contains("the path of a PEM file") && !sentence.contains("secret"), "{sentence}");
 }
 
 #[test]

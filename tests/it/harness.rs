@@ -119,6 +119,29 @@ impl Served {
         }
     }
 
+    /// The status of the answer to a request with this key; without one, where it is empty.
+    pub fn status(&self, path: &str, key: &str) -> u16 {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let request = reqwest::Client::new().get(format!("http://{}{path}", self.address));
+            let request = if key.is_empty() { request } else { request.bearer_auth(key) };
+            request.send().await.unwrap().status().as_u16()
+        })
+    }
+
+    /// Asks with this key until the answer has this status.
+    pub fn wait_for_status(&self, path: &str, key: &str, wanted: u16) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let status = self.status(path, key);
+            if status == wanted {
+                return;
+            }
+            assert!(Instant::now() < end, "{path} never answered {wanted}, but {status}");
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// Sends a JSON body, which must be answered with this status.
     pub fn post(&self, path: &str, body: &'static str, status: u16) {
         let runtime = tokio::runtime::Runtime::new().unwrap();

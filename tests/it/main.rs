@@ -30,6 +30,7 @@ mod restore;
 
 mod alerts;
 mod apart;
+mod keys;
 
 mod example_vectors;
 mod forest_peer;

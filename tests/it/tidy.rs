@@ -18,7 +18,7 @@ const HOUSE: [(&str, &[&str]); 7] = [
 ];
 
 /// A foreign package and the only crates that may depend on it.
-const DOORS: [(&str, &[&str]); 17] = [
+const DOORS: [(&str, &[&str]); 22] = [
     ("arrow", &["lake"]),
     ("deltalake", &["lake"]),
     ("object_store", &["lake"]),
@@ -33,6 +33,11 @@ const DOORS: [(&str, &[&str]); 17] = [
     ("cron", &["scheduler"]),
     ("linfa-preprocessing", &["models"]),
     ("ndarray", &["models"]),
+    ("getrandom", &["jobs"]),
+    ("governor", &["api"]),
+    ("hyper", &["api"]),
+    ("hyper-util", &["api"]),
+    ("tokio-rustls", &["api"]),
     ("poem", &["api"]),
     ("poem-openapi", &["api"]),
     ("clap", &["sentinel"]),

@@ -5,13 +5,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use api::Service;
+use api::{Protection, Service};
 use domain::{Clock, Event, FeatureVector, Prediction, Record, Source, Symbol, Timestamp};
 use jobs::{
     active::ActiveModel,
     control::{self, Control},
     feed::Feed,
     ingest::Intake,
+    keys::{Keys, Scope, Scopes},
     metrics::Metrics,
     status::{Part, PartState, PartStatus, Progress, StatusProbe},
     tables::Tables,
@@ -49,6 +50,7 @@ pub struct Running {
     pub control: Control,
     pub log: Arc<EmbeddedLog>,
     pub lake: Arc<Lake>,
+    pub keys: Keys,
     client: Client,
     stop: oneshot::Sender<()>,
     folder: TempDir,
@@ -76,9 +78,23 @@ impl Clock for FixedClock {
     }
 }
 
+/// A minute before everything else.
+struct EarlierClock;
+
+impl Clock for EarlierClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_seconds(NOW - 60)
+    }
+}
+
 impl Running {
     /// Starts a service with this model.
     pub async fn start(active: Option<ActiveModel>) -> Self {
+        Self::protected(active, |_| ()).await
+    }
+
+    /// Starts a service that protects itself as `protect` says.
+    pub async fn protected(active: Option<ActiveModel>, protect: impl FnOnce(&mut Protection)) -> Self {
         let (model, receiver) = watch::channel(active.map(Arc::new));
         let online = |name| PartStatus { name, state: PartState::Online, response_time_ms: 0.25, details: None };
         let probe = Arc::new(FixedProbe(Mutex::new(Part::ALL.map(online).to_vec())));
@@ -88,6 +104,9 @@ impl Running {
         let (path, topic) = (folder.path().join("events.db"), TopicSettings::default());
         let log = Arc::new(EmbeddedLog::open(&path, &topic, Arc::new(FixedClock)).await.unwrap());
         let lake = Arc::new(Lake::open(&folder.path().join("lake")).await.unwrap());
+        let keys = Keys::open(folder.path(), Arc::new(FixedClock)).await.unwrap();
+        let mut protection = Protection::of_loopback(keys.clone());
+        protect(&mut protection);
         let service = Service {
             model: receiver,
             feed: Arc::clone(&feed),
@@ -98,6 +117,7 @@ impl Running {
             intake: Intake::new(Arc::clone(&log) as Arc<dyn EventLog>, Arc::clone(&metrics), Arc::new(FixedClock)),
             tables: Tables::new(Arc::clone(&lake)),
             simulated: true,
+            protection,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -105,12 +125,27 @@ impl Running {
         let ended = tokio::spawn(api::serve(listener, service, async move {
             let _ = stopped.await;
         }));
-        Self { address, model, feed, metrics, probe, ended, control, log, lake, client: Client::new(), stop, folder }
+        let client = Client::new();
+        Self { address, model, feed, metrics, probe, ended, control, log, lake, keys, client, stop, folder }
     }
 
     /// A request to be finished by the test.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("http://{}{path}", self.address))
+    }
+
+    /// A new key with these scopes, as text.
+    pub async fn key(&self, scopes: &[Scope]) -> String {
+        self.keys.create("test", Scopes::of(scopes).unwrap(), None).await.unwrap().revealed()
+    }
+
+    /// A key with the scope `read` that has just expired, as text.
+    pub async fn expired_key(&self) -> String {
+        let earlier = Keys::open(self.folder.path(), Arc::new(EarlierClock)).await.unwrap();
+        let expires = Some(Timestamp::from_seconds(NOW));
+        let key = earlier.create("test", Scopes::of(&[Scope::Read]).unwrap(), expires).await.unwrap();
+        self.keys.refresh().await.unwrap();
+        key.revealed()
     }
 
     /// The answer to `GET path`.

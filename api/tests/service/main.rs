@@ -1,4 +1,5 @@
-//! The service over a real socket: before the first model, with it, and when asked for what it does not give.
+//! The service over a real socket: before the first model, with it, and when asked for what it does not give, or by whom
+//! it does not let in.
 //!
 //! The model is trained for these tests; registry, runs, log and lake are in a folder of their own, and a fixed probe
 //! speaks for the parts.
@@ -22,6 +23,7 @@ mod tables;
 mod stream;
 
 mod refusals;
+mod security;
 
 mod documents;
 mod shutdown;
