@@ -33,10 +33,14 @@ pub fn timed(data: &Path, arguments: &[&str]) -> (f64, u64) {
 fn greatest_memory(process: &mut Child) -> u64 {
     let mut greatest = 0;
     while process.try_wait().unwrap().is_none() {
-        let status = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap_or_default();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse().ok());
-        greatest = greatest.max(peak.unwrap_or(0));
+        greatest = greatest.max(kilobytes(process, "VmHWM:").unwrap_or(0));
         thread::sleep(LOOK_EVERY);
     }
     greatest
+}
+
+/// What the kernel says of a process under a name that stands for kB.
+pub fn kilobytes(process: &Child, name: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", process.id())).ok()?;
+    status.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
 }
