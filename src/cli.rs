@@ -2,6 +2,7 @@
 //!
 //! A flag that is also a setting is an `Option` without a default here: its default is the setting's.
 
+mod alert;
 mod backfill;
 mod key;
 mod model;
@@ -17,6 +18,7 @@ use std::{
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use domain::{Offset, Partition, Symbol, Timestamp};
 
+pub use alert::{AlertCommand, AlertListArgs};
 pub use backfill::{BackfillArgs, BackfillCommand, OnErrorArg, PlanArgs, RunArgs, StatusArgs, WhatArgs};
 pub use key::{KeyCommand, ScopeArg};
 pub use model::{DriftArgs, ModelCommand};
@@ -106,6 +108,9 @@ pub enum Command {
     Model(ModelCommand),
     /// Say whether the newest rows still look like those that the champion was trained on
     Drift(DriftArgs),
+    /// Look at alerts, at what speaks for them, and say what they were
+    #[command(subcommand)]
+    Alert(AlertCommand),
     /// Ask the lake's tables in SQL, at any of their versions
     Query(QueryArgs),
     /// Write a table, or a part of it, to a file
@@ -954,6 +959,13 @@ mod tests {
         ErrorKind::ValueValidation,
         "2024-03-09T16:00:00Z"
     )]
+    #[case("sentinel alert show 12", ErrorKind::ValueValidation, "PARTITION:OFFSET")]
+    #[case(
+        "sentinel alert verdict 2:10451 wrong",
+        ErrorKind::ValueValidation,
+        "true_positive, false_positive, unclear"
+    )]
+    #[case("sentinel alert list --severity mild", ErrorKind::ValueValidation, "warning, high, critical")]
     #[case("sentinel dead-letters show 12", ErrorKind::ValueValidation, "PARTITION:OFFSET")]
     #[case("sentinel dead-letters list --limit 0", ErrorKind::ValueValidation, "1..=10000")]
     fn a_mistake_is_a_usage_error_that_names_the_remedy(

@@ -1,5 +1,6 @@
 //! One file per subcommand. A command opens what it needs, does one thing, prints the answer on standard output.
 
+mod alert;
 mod backfill;
 pub mod config;
 mod dead_letters;
@@ -57,6 +58,7 @@ pub async fn run(
         Command::Verify(args) => verify::run(args, settings, progress).await,
         Command::Model(command) => model::run(command, settings).await,
         Command::Drift(args) => drift::run(args, settings).await,
+        Command::Alert(command) => Box::pin(alert::run(command, settings)).await,
         Command::Query(args) => query::run(args, settings).await,
         Command::Export(args) => export::run(args, settings).await,
         Command::Table(command) => table::run(command, settings).await,

@@ -66,15 +66,18 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (metrics, clock) = (Arc::new(Metrics::new()), Arc::new(SystemClock));
     let log = EmbeddedLog::open(&folder.path().join("events.db"), &TopicSettings::default(), clock.clone()).await?;
     let keys = Keys::open(folder.path(), clock.clone()).await?;
+    let control = Control::open(folder.path(), clock.clone()).await?;
+    let lake = Arc::new(Lake::open(&folder.path().join("lake")).await?);
     let service = Service {
         model,
         feed: Arc::new(Feed::new()),
         status: Arc::new(NoParts),
         metrics: metrics.clone(),
         clock: clock.clone(),
-        control: Control::open(folder.path(), clock.clone()).await?,
+        alerts: control.alerts(lake.clone()),
+        control,
         intake: Intake::new(Arc::new(log), metrics, clock),
-        tables: Tables::new(Arc::new(Lake::open(&folder.path().join("lake")).await?)),
+        tables: Tables::new(lake),
         simulated: true,
         protection: Protection::of_loopback(keys),
     };

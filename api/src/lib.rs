@@ -1,7 +1,7 @@
 //! The HTTP service: answers for clients of the original service, documents, probes and numbers for operators.
 //!
 //! Files in the order in which a request meets them. The service reads what the jobs share (`jobs::active`, `feed`,
-//! `status`, `metrics`, `control`, `keys`, `tables`, `rows`), scores with the active model and gives events to
+//! `status`, `metrics`, `alerts`, `control`, `keys`, `tables`, `rows`), scores with the active model and gives events to
 //! `jobs::ingest`; it never opens a log, a table or a database, never prints, and every error it answers with is an RFC
 //! 9457 problem.
 
@@ -23,6 +23,7 @@ mod parameters;
 mod posted;
 mod predict;
 
+mod alerts;
 mod events;
 mod life;
 

@@ -26,7 +26,7 @@ use answers::{
 };
 
 /// Who changes something through the service, for the history.
-const WHO: &str = "API";
+pub const WHO: &str = "API";
 
 /// The operations.
 pub struct Life {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use domain::Clock;
 use jobs::{
     active::ActiveModel,
+    alerts::Alerts,
     control::Control,
     feed::{Feed, Origin},
     ingest::Intake,
@@ -26,6 +27,7 @@ use poem_openapi::{
 use tokio::sync::watch;
 
 use crate::{
+    alerts::AlertOperations,
     answers::{
         Document, ExplainAnswer, Health, Json, MediaType, ModelInfo, Passed, PredictAnswer, ShownPrediction, Stats,
         SystemStatus,
@@ -61,6 +63,8 @@ pub struct Service {
     pub metrics: Arc<Metrics>,
     /// The present.
     pub clock: Arc<dyn Clock>,
+    /// Alerts, to be asked and judged.
+    pub alerts: Alerts,
     /// Models, schedules and runs, to be asked and changed.
     pub control: Control,
     /// Takes events into the log.
@@ -76,23 +80,31 @@ pub struct Service {
 /// Every route of the service over which `events` are told, errors included: the endpoint never fails.
 pub fn routes(service: Service, events: Events) -> impl Endpoint<Output = Response> {
     let metrics = Arc::clone(&service.metrics);
-    let apis =
-        [Operations::meta(), EventOperations::meta(), Life::meta(), Tables::meta(), Predictions::meta(), Sql::meta()];
+    let apis = [
+        Operations::meta(),
+        EventOperations::meta(),
+        AlertOperations::meta(),
+        Life::meta(),
+        Tables::meta(),
+        Predictions::meta(),
+        Sql::meta(),
+    ];
     let allowed = AllowedMethods::of(apis.iter().flatten());
     let documents = Arc::new(OnceLock::new());
     let intake = EventOperations { intake: service.intake.clone() };
+    let alerts = AlertOperations { alerts: service.alerts.clone() };
     let life = Life { control: service.control.clone() };
     let tables = Tables { tables: service.tables.clone() };
     let predictions = Predictions { tables: service.tables.clone() };
     let sql = Sql { tables: service.tables.clone() };
     let gate = Gate::new(&service.protection);
     let operations = Operations { service, events, documents: Arc::clone(&documents) };
-    let guarded = Guarded::new((operations, intake, life, tables, predictions, sql), gate);
+    let guarded = Guarded::new((operations, intake, alerts, life, tables, predictions, sql), gate);
     let openapi = OpenApiService::new(guarded, "Sentinel", env!("CARGO_PKG_VERSION"))
         .description(
-            "Events, predictions, statistics, tables, models, schedules, runs and the state of a running Sentinel. Errors are \
-             RFC 9457 problems; their `detail` is a text for a person. API keys are asked for at addresses that others can \
-             reach.",
+            "Events, predictions, alerts, statistics, tables, models, schedules, runs and the state of a running Sentinel. \
+             Errors are RFC 9457 problems; their `detail` is a text for a person. API keys are asked for at addresses that \
+             others can reach.",
         )
         .license(LicenseObject::from("Apache-2.0"));
     documents.get_or_init(|| Documents { openapi: openapi.spec().into(), explorer: openapi.swagger_ui_html().into() });
@@ -118,6 +130,8 @@ pub enum Chapter {
     Events,
     /// Asking the model, and what it said.
     Predictions,
+    /// What is worth a person's time, and what people say about it.
+    Alerts,
     /// What is stored, as it is and as it was.
     Tables,
     /// Which models there are, and which one answers.
@@ -333,14 +347,15 @@ impl Operations {
 
     /// What happens, as it happens
     ///
-    /// Server-sent events. `prediction`: a live prediction as it is made, before it is in a table. `status`: the object
-    /// of `/system-status` at the beginning and whenever a part changes. `run`: a run whose state changed. Ids grow; a
-    /// client that comes back with the last of them gets what it missed. `missed`: events that it is not told, because
-    /// it read too slowly or came back too late; the stream goes on with the oldest of the newest 10 000.
+    /// Server-sent events. `prediction`: a live prediction as it is made, before it is in a table. `alert`: an event that
+    /// raised an alert or joined one, as soon as it is scored; `/alerts` has it seconds later. `status`: the object of
+    /// `/system-status` at the beginning and whenever a part changes. `run`: a run whose state changed. Ids grow; a client
+    /// that comes back with the last of them gets what it missed. `missed`: events that it is not told, because it read too
+    /// slowly or came back too late; the stream goes on with the oldest of the newest 10 000.
     #[oai(path = "/stream", method = "get", operation_id = "stream", tag = "Chapter::Predictions")]
     async fn stream(
         &self,
-        /// Predictions for one market only.
+        /// Predictions and alerts of one market only.
         #[oai(example = "example_symbol", validator(pattern = "^[A-Z0-9]+-[A-Z0-9]+$", max_length = 31))]
         symbol: Query<Option<String>>,
         /// Which events, separated by commas.

@@ -3,8 +3,8 @@
 //! The feed, the status probe and the store of runs are each looked at once for all readers, by `publish`, which
 //! numbers what is new and puts it into `ring`; to read is to keep a number of that ring. So nobody waits for a reader,
 //! and none takes memory that grows: one that falls behind is told how many it missed and goes on with the oldest event
-//! that is there. Predictions in the ring are those of the feed, shared with it. Their text is made here, as the jobs
-//! know none, and only once: by the first reader that wants it, for all others, which poem's own `SSE` cannot do.
+//! that is there. Predictions and alerts in the ring are those of the feed, shared with it. Their text is made here, as the
+//! jobs know none, and only once: by the first reader that wants it, for all others, which poem's own `SSE` cannot do.
 //!
 //! Streams end with the publisher: at once when the service begins to end, and not one by one.
 
@@ -38,6 +38,7 @@ use tokio::{
 };
 
 use crate::{
+    alerts::answers::AlertEvent,
     answers::{LivePrediction, Missed, SystemStatus},
     life::answers::Run,
     routes::Service,
@@ -55,7 +56,7 @@ const TAKEN: usize = 16;
 const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
 /// Why events of this process are missing.
-const GONE: &str = "these events are not in memory any more; the tables have the predictions";
+const GONE: &str = "these events are not in memory any more; the tables have predictions and alerts";
 
 /// Why nobody knows how many events are missing.
 const UNKNOWN: &str = "the last event that was seen is none of this process, which has events since its start only";
@@ -74,6 +75,8 @@ const LIMITS: Limits = Limits { events: LIVE_KEPT, keep_alive: Duration::from_se
 pub enum Kind {
     /// A live prediction, as it is made.
     Prediction,
+    /// An event that raised an alert or joined one, as soon as it is scored.
+    Alert,
     /// How the parts of the program are, when that changes.
     Status,
     /// A run whose state changed.
@@ -82,11 +85,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in the order of their declaration.
-    pub const ALL: [Self; 3] = [Self::Prediction, Self::Status, Self::Run];
+    pub const ALL: [Self; 4] = [Self::Prediction, Self::Alert, Self::Status, Self::Run];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Prediction => "prediction",
+            Self::Alert => "alert",
             Self::Status => "status",
             Self::Run => "run",
         }
@@ -100,7 +104,7 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Events of these kinds; predictions of one symbol only, where it is named.
+    /// Events of these kinds; predictions and alerts of one symbol only, where it is named.
     pub fn new(kinds: &[Kind], symbol: Option<Symbol>) -> Self {
         Self { kinds: Kind::ALL.into_iter().filter(|kind| kinds.contains(kind)).collect(), symbol }
     }
@@ -108,6 +112,7 @@ impl Wanted {
     fn has(&self, event: &Event) -> bool {
         let is_of_symbol = match &event.what {
             What::Prediction(item) => self.symbol.is_none_or(|symbol| symbol == item.symbol),
+            What::Alert(row) => self.symbol.is_none_or(|symbol| symbol == row.symbol),
             What::Status(_) | What::Run(_) => true,
         };
         is_of_symbol && self.kinds.contains(&event.what.kind())
@@ -161,6 +166,7 @@ impl Shared {
             let name = event.what.kind().as_str();
             match &event.what {
                 What::Prediction(item) => self.frame(event.number, name, &json(&LivePrediction::from(&**item))),
+                What::Alert(row) => self.frame(event.number, name, &json(&AlertEvent::from(&**row))),
                 What::Status(json) | What::Run(json) => self.frame(event.number, name, json),
             }
         })
@@ -289,8 +295,13 @@ impl IntoResponse for Opened {
 impl ApiResponse for Opened {
     fn meta() -> MetaResponses {
         let inline = |schema| MetaSchemaRef::Inline(Box::new(schema));
-        let objects =
-            vec![LivePrediction::schema_ref(), SystemStatus::schema_ref(), Run::schema_ref(), Missed::schema_ref()];
+        let objects = vec![
+            LivePrediction::schema_ref(),
+            AlertEvent::schema_ref(),
+            SystemStatus::schema_ref(),
+            Run::schema_ref(),
+            Missed::schema_ref(),
+        ];
         let object = inline(MetaSchema { one_of: objects, ..MetaSchema::ANY });
         let events =
             MetaSchema { items: Some(Box::new(object)), ..MetaSchema::new_with_format("array", "event-stream") };
@@ -302,6 +313,7 @@ impl ApiResponse for Opened {
 
     fn register(registry: &mut Registry) {
         LivePrediction::register(registry);
+        AlertEvent::register(registry);
         SystemStatus::register(registry);
         Run::register(registry);
         Missed::register(registry);
@@ -310,6 +322,7 @@ impl ApiResponse for Opened {
 
 #[cfg(test)]
 mod tests {
+    use domain::{AlertId, AlertRow, AlertType, FEATURE_NAMES, Severity, Source};
     use jobs::feed::{FeedItem, Origin};
 
     use super::*;
@@ -349,6 +362,26 @@ mod tests {
             }
         }
 
+        /// The event of an offset joins the alert that the event of offset 17 has raised.
+        fn alert(&self, offset: i64, market: &str) {
+            self.publish(What::Alert(Arc::new(AlertRow {
+                partition: 2,
+                offset,
+                ingest_time: Timestamp::from_seconds(1_710_000_001),
+                timestamp: Timestamp::from_seconds(1_710_000_001),
+                symbol: Symbol::parse(market).unwrap(),
+                alert: AlertId { partition: 2, offset: 17 },
+                raised_at: Timestamp::from_seconds(1_710_000_000),
+                alert_type: AlertType::PriceSpike,
+                severity: Severity::Critical,
+                anomaly_score: -0.25,
+                model_version: 1,
+                leading_feature: FEATURE_NAMES[0],
+                share: 0.5,
+                source: Source::Simulated,
+            })));
+        }
+
         fn read(&self, kinds: &[Kind], last: Option<&str>) -> Reader {
             self.events.open(Wanted::new(kinds, None), last).0
         }
@@ -386,6 +419,14 @@ mod tests {
         );
         stage.publish(What::Run(Bytes::from_static(b"{}")));
         assert_eq!(next(&mut reader).await, "id: abc-2\nevent: run\ndata: {}\n\n");
+        stage.alert(19, "BTC-USDT");
+        assert_eq!(
+            next(&mut reader).await,
+            "id: abc-3\nevent: alert\ndata: {\"id\":\"2:19\",\"alert_id\":\"2:17\",\"is_raising\":false,\
+             \"symbol\":\"BTC-USDT\",\"timestamp\":\"2024-03-09T16:00:01+00:00\",\
+             \"raised_at\":\"2024-03-09T16:00:00+00:00\",\"alert_type\":\"PRICE_SPIKE\",\"severity\":\"critical\",\
+             \"anomaly_score\":-0.25,\"model_version\":1,\"leading_feature\":\"z_score_price\",\"share\":0.5}\n\n"
+        );
     }
 
     #[tokio::test]
@@ -440,11 +481,16 @@ mod tests {
         let stage = Stage::keeping(9);
         let symbol = Some(Symbol::parse("ETH-USDT").unwrap());
         let mut reader = stage.events.open(Wanted::new(&[Kind::Run, Kind::Prediction], symbol), None).0;
+        let mut alerts = stage.events.open(Wanted::new(&[Kind::Alert], symbol), None).0;
         stage.predict([1], "BTC-USDT");
         stage.publish(What::Status(Bytes::new()));
         stage.publish(What::Run(Bytes::new()));
         stage.predict([2], "ETH-USDT");
-        assert_eq!(heads(&mut reader).await, ["abc-3 run", "abc-4 prediction"]);
+        stage.alert(17, "BTC-USDT");
+        stage.alert(18, "ETH-USDT");
+        stage.predict([3], "ETH-USDT");
+        assert_eq!(heads(&mut reader).await, ["abc-3 run", "abc-4 prediction", "abc-7 prediction"]);
+        assert_eq!(heads(&mut alerts).await, ["abc-6 alert"]);
     }
 
     #[tokio::test]

@@ -5,9 +5,12 @@
 use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration};
 
 use domain::{Clock, Timestamp};
-use lake::registry::{
-    Expected, ModelRecord, Promoted, Registry,
-    life::{DriftCheck, Judgement, ModelPin, ModelState, Verdict},
+use lake::{
+    Lake,
+    registry::{
+        Expected, ModelRecord, Promoted, Registry,
+        life::{DriftCheck, Judgement, ModelPin, ModelState, Verdict},
+    },
 };
 use scheduler::{Observer, Run, RunId, Store};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +23,7 @@ pub use scheduler::{
     store::schedules::{CatchUp, StoredDecision, StoredSchedule},
 };
 
-use crate::{error::Error, library::Models, metrics::Metrics, scheduled};
+use crate::{alerts::Alerts, error::Error, library::Models, metrics::Metrics, scheduled};
 
 /// The registry's file in a data folder.
 pub const REGISTRY: &str = "registry.db";
@@ -157,6 +160,12 @@ impl Control {
         let registry = Registry::open(&folder.join(REGISTRY)).await?;
         let models = Models::new(registry.clone(), folder.join(MODELS));
         Ok(Self::new(registry, models, Store::open(&folder.join(SCHEDULER)).await?, clock))
+    }
+
+    /// The alerts in a lake, whose models and registry these are.
+    #[must_use]
+    pub fn alerts(&self, lake: Arc<Lake>) -> Alerts {
+        Alerts::new(lake, self.registry.clone(), self.models.clone(), self.clock.clone())
     }
 
     /// The store of runs and schedules.

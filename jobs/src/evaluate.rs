@@ -1,15 +1,16 @@
 //! Evaluation: a registered model judged on stored rows, by default on those that are newer than its training.
 //!
 //! The model and the rows stay as they are; the registry keeps what was found. Rows that the model was trained on are
-//! counted and named in the report, because they flatter it.
+//! counted and named in the report, because they flatter it. Rows without a label of their own have the one that people
+//! gave the alert that they are of: here and nowhere else, no training learns from it.
 
-use std::fmt;
+use std::{collections::HashMap, fmt};
 
 use domain::{Symbol, Timestamp};
 use lake::{
     TableName,
     read::StoredFeatures,
-    registry::{Evaluation, TrainingInputs},
+    registry::{Evaluation, TrainingInputs, alerts::AlertVerdict},
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -48,6 +49,8 @@ pub struct EvaluateReport {
     pub rows_dropped: u64,
     /// Rows that the model was trained on.
     pub in_sample: u64,
+    /// Rows whose label is the verdict of people on an alert.
+    pub verdict_labels: u64,
     /// The markets, sorted.
     pub symbols: Vec<String>,
     /// What the model did.
@@ -64,22 +67,25 @@ pub async fn evaluate(workshop: &Workshop, request: &EvaluateRequest) -> Result<
     let inputs = workshop.registry.model(version).await?.model.inputs;
     let slice = slice(request, version, &inputs)?;
     let active = active::load(&workshop.registry, &workshop.models_dir, version).await?;
-    let chosen = workshop.choose(&slice, None).await?;
+    let mut chosen = workshop.choose(&slice, None).await?;
     if chosen.rows.is_empty() {
         return Err(nothing(&slice, request, version));
     }
+    // Of the rows as they are stored, whatever people say about them.
+    let digest = digest(&chosen.rows);
+    let verdict_labels = label_by_verdicts(workshop, &slice, &mut chosen.rows).await?;
     let judging = spawn_blocking(move || -> Result<_, Error> {
         let report = Report::with_intervals(&chosen.rows, &judge(&active.model, &chosen.rows))?;
         Ok((report, chosen))
     });
     let (report, chosen) = judging.await??;
-    let digest = digest(&chosen.rows);
     let evaluated = EvaluateReport {
         version,
         delta_version: chosen.delta_version,
         predicate: slice.predicate(),
         rows_dropped: chosen.dropped.len() as u64,
         in_sample: chosen.rows.iter().filter(|row| is_in_sample(row, &inputs)).count() as u64,
+        verdict_labels,
         symbols: symbols_of(&chosen.rows),
         report,
     };
@@ -124,6 +130,33 @@ fn is_in_sample(row: &StoredFeatures, inputs: &TrainingInputs) -> bool {
     (inputs.from..inputs.to).contains(&row.timestamp) && inputs.symbols.iter().any(|name| name == row.symbol.as_str())
 }
 
+/// Gives rows that have no label the verdict on the alert that they are events of, unless that is unclear; how many.
+async fn label_by_verdicts(workshop: &Workshop, slice: &Slice, rows: &mut [StoredFeatures]) -> Result<u64, Error> {
+    let standings = workshop.registry.standings().await?;
+    let verdicts = standings.into_iter().filter_map(|(alert, standing)| Some((alert, standing.verdict?)));
+    let verdicts: HashMap<_, _> = verdicts.collect();
+    if verdicts.is_empty() {
+        return Ok(0);
+    }
+    let mut labels: HashMap<_, (bool, Option<Box<str>>)> = HashMap::new();
+    for event in workshop.lake.pin(TableName::Alerts).await?.alert_rows(&slice.predicate()).await? {
+        let label = match verdicts.get(&event.alert) {
+            Some(AlertVerdict::TruePositive) => (true, Some(event.alert_type.as_str().into())),
+            Some(AlertVerdict::FalsePositive) => (false, None),
+            Some(AlertVerdict::Unclear) | None => continue,
+        };
+        labels.insert((event.partition, event.offset, event.symbol), label);
+    }
+    let mut labelled = 0;
+    for row in rows.iter_mut().filter(|row| row.is_anomaly.is_none()) {
+        if let Some((is_anomaly, anomaly_type)) = labels.remove(&(row.partition, row.offset, row.symbol)) {
+            (row.is_anomaly, row.anomaly_type) = (Some(is_anomaly), anomaly_type);
+            labelled += 1;
+        }
+    }
+    Ok(labelled)
+}
+
 async fn keep(workshop: &Workshop, evaluated: &EvaluateReport, digest: &str) -> Result<(), Error> {
     let report = as_json(&evaluated.report)?;
     let slice = json!({
@@ -133,6 +166,7 @@ async fn keep(workshop: &Workshop, evaluated: &EvaluateReport, digest: &str) -> 
         "rows": evaluated.report.rows,
         "rows_dropped": evaluated.rows_dropped,
         "in_sample": evaluated.in_sample,
+        "verdict_labels": evaluated.verdict_labels,
         "digest": digest,
         "symbols": evaluated.symbols,
     });
@@ -154,6 +188,10 @@ impl fmt::Display for EvaluateReport {
         if self.in_sample > 0 {
             writeln!(f, "the model was trained on {} of these rows, which flatters it", self.in_sample)?;
         }
+        if self.verdict_labels > 0 {
+            let labels = self.verdict_labels;
+            writeln!(f, "{labels} labels are verdicts on alerts: no alert, no label, which flatters the recall")?;
+        }
         self.report.fmt(f)
     }
 }
@@ -165,8 +203,10 @@ mod tests {
         train::{Then, TrainReport, TrainRequest, train},
         workshop::example::{Market, START, workshop},
     };
-    use domain::ErrorKind;
+    use domain::{AlertId, AlertRow, AlertType, ErrorKind, FEATURE_NAMES, Severity};
+    use lake::{PartitionFlush, registry::alerts::GivenVerdict};
     use models::TrainParameters;
+    use std::sync::Arc;
 
     const fn second(seconds: i64) -> Timestamp {
         START.plus_micros(seconds * 1_000_000)
@@ -224,6 +264,90 @@ mod tests {
         let found = evaluate(&workshop, &EvaluateRequest::default()).await.unwrap();
         assert_eq!((found.report.rows, found.report.labelled), (300, None));
         assert!(found.report.scores.quantiles.is_sorted_by_key(|(_, score)| *score));
+    }
+
+    fn name(row: &StoredFeatures) -> AlertId {
+        AlertId { partition: row.partition, offset: row.offset }
+    }
+
+    /// An event of the alert that another raised.
+    fn alert_row((row, raising): &(&StoredFeatures, &StoredFeatures)) -> AlertRow {
+        AlertRow {
+            partition: row.partition,
+            offset: row.offset,
+            ingest_time: row.ingest_time,
+            timestamp: row.timestamp,
+            symbol: row.symbol,
+            alert: name(raising),
+            raised_at: raising.timestamp,
+            alert_type: AlertType::FlashCrash,
+            severity: Severity::High,
+            anomaly_score: -0.2,
+            model_version: 1,
+            leading_feature: FEATURE_NAMES[0],
+            share: 0.5,
+            source: row.source,
+        }
+    }
+
+    /// Commits events of alerts, each with the one that raised its alert.
+    async fn commit(workshop: &Workshop, events: &[(&StoredFeatures, &StoredFeatures)]) {
+        let alerts = events.iter().map(alert_row).collect();
+        let flush = PartitionFlush { next: 1_000_000, alerts, ..PartitionFlush::default() };
+        workshop.lake.flush_derived("topic", &Arc::new(vec![flush])).await.unwrap();
+    }
+
+    async fn judge_alert(workshop: &Workshop, raising: &StoredFeatures, verdict: AlertVerdict) {
+        let (alert, at, actor, note) = (name(raising), START, "ann".to_owned(), String::new());
+        workshop.registry.give_verdict(&GivenVerdict { alert, at, verdict, actor, note }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn verdicts_on_alerts_are_labels_of_rows_that_have_none() {
+        let (_folder, workshop) = workshop().await;
+        let mut market = Market::unlabelled();
+        market.run(&workshop, 500).await;
+        trained(&workshop).await;
+        market.run(&workshop, 100).await;
+        let before = evaluate(&workshop, &EvaluateRequest::default()).await.unwrap();
+        assert_eq!((before.verdict_labels, &before.report.labelled), (0, &None));
+        let newer = Slice::new(Some(second(500)), None, &[]).unwrap();
+        let rows = workshop.choose(&newer, None).await.unwrap().rows;
+        let [right, joined, wrong, unclear, unjudged] = [0, 3, 10, 20, 30].map(|place| &rows[place]);
+        let events = [(right, right), (joined, right), (wrong, wrong), (unclear, unclear), (unjudged, unjudged)];
+        commit(&workshop, &events).await;
+        for (raising, verdict) in [
+            (right, AlertVerdict::Unclear),
+            (right, AlertVerdict::TruePositive),
+            (wrong, AlertVerdict::FalsePositive),
+            (unclear, AlertVerdict::Unclear),
+        ] {
+            judge_alert(&workshop, raising, verdict).await;
+        }
+        let found = evaluate(&workshop, &EvaluateRequest::default()).await.unwrap();
+        let labelled = found.report.labelled.as_ref().unwrap();
+        assert_eq!((found.report.rows, found.verdict_labels), (300, 3));
+        assert_eq!((labelled.rows, labelled.anomalies, labelled.by_type["FLASH_CRASH"].labelled), (3, 2, 2));
+        assert!(found.to_string().contains("3 labels are verdicts on alerts"), "{found}");
+        let kept = workshop.registry.evaluations(1).await.unwrap();
+        let [first, second] = [0, 1].map(|place| &kept[place].slice);
+        assert_eq!(first["digest"], second["digest"], "the rows are those that are stored");
+        assert_eq!((&first["verdict_labels"], &second["verdict_labels"]), (&json!(0), &json!(3)));
+    }
+
+    #[tokio::test]
+    async fn a_verdict_never_stands_above_the_label_of_a_row() {
+        let (_folder, workshop) = workshop().await;
+        Market::labelled().run(&workshop, 1_000).await;
+        trained(&workshop).await;
+        let before = evaluate(&workshop, &EvaluateRequest::default()).await.unwrap();
+        let newer = Slice::new(Some(second(800)), None, &[]).unwrap();
+        let rows = workshop.choose(&newer, None).await.unwrap().rows;
+        let is_normal = |row: &&StoredFeatures| row.is_anomaly == Some(false);
+        let normal = rows.iter().find(is_normal).unwrap();
+        commit(&workshop, &[(normal, normal)]).await;
+        judge_alert(&workshop, normal, AlertVerdict::TruePositive).await;
+        assert_eq!(evaluate(&workshop, &EvaluateRequest::default()).await.unwrap(), before);
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! What runs: one file per job, each joining the crates below it, in the order in which data flow through them.
 //!
-//! What the jobs share with the service lies in `active`, `feed`, `status`, `metrics`, `control`, `keys`, `tables` and
-//! `rows`.
+//! What the jobs share with the service lies in `active`, `feed`, `status`, `metrics`, `alerts`, `control`, `keys`,
+//! `tables` and `rows`.
 //! Never imports the service.
 
 pub mod error;
@@ -40,6 +40,7 @@ pub mod mirror;
 pub mod restore;
 pub mod score_history;
 
+pub mod alerts;
 pub mod chores;
 pub mod control;
 pub mod keys;

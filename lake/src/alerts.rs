@@ -5,12 +5,15 @@
 
 use std::ops::Range;
 
-use domain::{AlertId, AlertType, FEATURE_NAMES, Offset, Partition, Prediction, Severity, Source, Symbol, Timestamp};
+use domain::{
+    AlertId, AlertRow, AlertType, FEATURE_NAMES, Offset, Partition, Prediction, Severity, Source, Symbol, Timestamp,
+};
+use futures::StreamExt;
 
 use crate::{
     error::Error,
     lake::Lake,
-    read::{Columns, Pinned},
+    read::{Columns, Pinned, as_stored},
     schema::TableName,
 };
 
@@ -74,6 +77,8 @@ pub struct WantedAlerts {
     pub symbol: Option<Symbol>,
     /// Of one kind only.
     pub alert_type: Option<AlertType>,
+    /// Of this severity at least, at their peak.
+    pub severity: Option<Severity>,
     /// Raised at this time or later.
     pub from: Option<Timestamp>,
     /// Raised before this time.
@@ -134,20 +139,21 @@ impl Pinned {
     /// # Errors
     /// As [`Pinned::query`]; also where this is not `alerts`.
     pub async fn alerts(&self, wanted: &WantedAlerts, limit: u32) -> Result<Vec<StoredAlert>, Error> {
-        let mut conditions = vec!["TRUE".to_owned()];
-        conditions.extend(wanted.symbol.map(|symbol| format!("symbol = '{symbol}'")));
-        conditions.extend(wanted.alert_type.map(|kind| format!("alert_type = '{}'", kind.as_str())));
-        let time = |time: Timestamp| format!("arrow_cast({}, 'Timestamp(Microsecond, Some(\"UTC\"))')", time.micros());
-        conditions.extend(wanted.from.map(|from| format!("raised_at >= {}", time(from))));
-        conditions.extend(wanted.to.map(|to| format!("raised_at < {}", time(to))));
-        let after = wanted.before.map_or_else(String::new, |(raised_at, alert)| {
-            let (raised_at, AlertId { partition, offset }) = (time(raised_at), alert);
-            format!(
-                "WHERE raised_at < {raised_at} OR (raised_at = {raised_at} AND (partition < {partition} \
-                 OR (partition = {partition} AND raised_offset < {offset})))"
-            )
-        });
-        self.alerts_in(&conditions.join(" AND "), &after, limit).await
+        self.alerts_in(&format!("{} LIMIT {limit}", wanted.sql()), limit, |_| true).await
+    }
+
+    /// [`Pinned::alerts`], of those alone that `is_wanted` chooses by what the table does not know. The others are passed
+    /// over one by one.
+    ///
+    /// # Errors
+    /// As [`Pinned::alerts`].
+    pub async fn alerts_among(
+        &self,
+        wanted: &WantedAlerts,
+        limit: u32,
+        is_wanted: impl Fn(AlertId) -> bool + Send,
+    ) -> Result<Vec<StoredAlert>, Error> {
+        self.alerts_in(&wanted.sql(), limit, is_wanted).await
     }
 
     /// One alert, `None` where there is none of this name.
@@ -155,39 +161,115 @@ impl Pinned {
     /// # Errors
     /// As [`Pinned::alerts`].
     pub async fn alert(&self, alert: AlertId) -> Result<Option<StoredAlert>, Error> {
-        Ok(self.alerts_in(&format!("alert_id = '{alert}'"), "", 1).await?.pop())
+        let sql = sql(&of_alert(alert), "TRUE");
+        Ok(self.alerts_in(&sql, 1, |_| true).await?.pop())
     }
 
-    async fn alerts_in(&self, condition: &str, after: &str, limit: u32) -> Result<Vec<StoredAlert>, Error> {
-        let peak = |column: &str| format!("first_value({column} ORDER BY anomaly_score, \"offset\")");
-        let sql = format!(
-            "SELECT * FROM (SELECT alert_id, CAST(symbol AS VARCHAR) AS symbol, alert_type, raised_at, source, partition, \
-             min(\"offset\") AS raised_offset, max(timestamp) AS last_at, count(*) AS events, {} AS peak_offset, \
-             {} AS peak_at, {} AS severity, min(anomaly_score) AS peak_score, {} AS model_version, \
-             {} AS leading_feature, {} AS share \
-             FROM alerts WHERE {condition} GROUP BY alert_id, symbol, alert_type, raised_at, source, partition) {after} \
-             ORDER BY raised_at DESC, partition DESC, raised_offset DESC LIMIT {limit}",
-            peak("\"offset\""),
-            peak("timestamp"),
-            peak("severity"),
-            peak("model_version"),
-            peak("leading_feature"),
-            peak("share"),
-        );
+    async fn alerts_in(
+        &self,
+        sql: &str,
+        limit: u32,
+        is_wanted: impl Fn(AlertId) -> bool + Send,
+    ) -> Result<Vec<StoredAlert>, Error> {
         let mut alerts = Vec::new();
-        for batch in self.rows(&sql).await? {
-            let columns = Columns::new(&batch, TableName::Alerts);
+        let mut batches = self.query(sql).await?;
+        while let Some(batch) = batches.next().await {
+            let batch = batch.map_err(|e| self.failed("read")(e.into()))?;
+            let columns = Columns::new(&batch, self.table());
             for row in 0..batch.num_rows() {
-                alerts.push(columns.alert(row)?);
+                if alerts.len() == limit as usize {
+                    return Ok(alerts);
+                }
+                let alert = columns.alert(row)?;
+                if is_wanted(alert.alert) {
+                    alerts.push(alert);
+                }
             }
         }
         Ok(alerts)
     }
+
+    /// The first events of an alert in the order of the log, at most `limit`.
+    ///
+    /// # Errors
+    /// As [`Pinned::alerts`].
+    pub async fn events_of_alert(&self, alert: AlertId, limit: u32) -> Result<Vec<AlertRow>, Error> {
+        self.alert_rows(&format!("{} ORDER BY \"offset\" LIMIT {limit}", of_alert(alert))).await
+    }
+
+    /// Events of alerts, from the text after `WHERE` over the columns of `alerts`. All are in memory.
+    ///
+    /// # Errors
+    /// As [`Pinned::alerts`].
+    pub async fn alert_rows(&self, condition: &str) -> Result<Vec<AlertRow>, Error> {
+        let mut rows = Vec::new();
+        for batch in self.rows(&format!("SELECT * FROM alerts WHERE {condition}")).await? {
+            let batch = as_stored(&batch, self.table()).map_err(|e| self.failed("read")(e.into()))?;
+            let columns = Columns::new(&batch, self.table());
+            for row in 0..batch.num_rows() {
+                rows.push(columns.alert_row(row)?);
+            }
+        }
+        Ok(rows)
+    }
+}
+
+impl WantedAlerts {
+    fn sql(&self) -> String {
+        let mut conditions = vec!["TRUE".to_owned()];
+        conditions.extend(self.symbol.map(|symbol| format!("symbol = '{symbol}'")));
+        conditions.extend(self.alert_type.map(|kind| format!("alert_type = '{}'", kind.as_str())));
+        conditions.extend(self.from.map(|from| format!("raised_at >= {}", instant(from))));
+        conditions.extend(self.to.map(|to| format!("raised_at < {}", instant(to))));
+        let mut of_whole = vec!["TRUE".to_owned()];
+        of_whole.extend(self.severity.map(|least| {
+            let names = Severity::ALL.into_iter().filter(|severity| *severity >= least);
+            let names: Vec<String> = names.map(|severity| format!("'{}'", severity.as_str())).collect();
+            format!("peak_severity IN ({})", names.join(", "))
+        }));
+        of_whole.extend(self.before.map(|(raised_at, alert)| {
+            let (raised_at, AlertId { partition, offset }) = (instant(raised_at), alert);
+            format!(
+                "(raised_at < {raised_at} OR (raised_at = {raised_at} AND (partition < {partition} \
+                 OR (partition = {partition} AND raised_offset < {offset}))))"
+            )
+        }));
+        sql(&conditions.join(" AND "), &of_whole.join(" AND "))
+    }
+}
+
+fn instant(time: Timestamp) -> String {
+    format!("arrow_cast({}, 'Timestamp(Microsecond, Some(\"UTC\"))')", time.micros())
+}
+
+/// The rows of an alert; it has none before the one that raised it.
+fn of_alert(alert: AlertId) -> String {
+    let AlertId { partition, offset } = alert;
+    format!("alert_id = '{alert}' AND partition = {partition} AND \"offset\" >= {offset}")
+}
+
+/// The alerts whose rows meet one condition and that as a whole meet another, the last raised first. No column of the
+/// outer query has the name of one that is aggregated.
+fn sql(condition: &str, of_whole: &str) -> String {
+    let peak = |column: &str| format!("first_value({column} ORDER BY anomaly_score, \"offset\")");
+    format!(
+        "SELECT * FROM (SELECT alert_id, CAST(symbol AS VARCHAR) AS symbol, alert_type, raised_at, source, partition, \
+         min(\"offset\") AS raised_offset, max(timestamp) AS last_at, count(*) AS events, \
+         {} AS peak_offset, {} AS peak_at, {} AS peak_severity, min(anomaly_score) AS peak_score, \
+         {} AS peak_model, {} AS peak_feature, {} AS peak_share \
+         FROM alerts WHERE {condition} GROUP BY alert_id, symbol, alert_type, raised_at, source, partition) \
+         WHERE {of_whole} ORDER BY raised_at DESC, partition DESC, raised_offset DESC",
+        peak("\"offset\""),
+        peak("timestamp"),
+        peak("severity"),
+        peak("model_version"),
+        peak("leading_feature"),
+        peak("share"),
+    )
 }
 
 impl Columns<'_> {
     fn alert(&self, row: usize) -> Result<StoredAlert, Error> {
-        let feature = |text: &str| FEATURE_NAMES.into_iter().find(|name| *name == text);
         Ok(StoredAlert {
             alert: self.named("alert_id", row, |text| text.parse().ok())?,
             symbol: self.symbol(row)?,
@@ -199,12 +281,31 @@ impl Columns<'_> {
             peak: Peak {
                 offset: self.long("peak_offset", row)?,
                 timestamp: self.time("peak_at", row)?,
-                severity: self.named("severity", row, Severity::from_name)?,
+                severity: self.named("peak_severity", row, Severity::from_name)?,
                 anomaly_score: self.double("peak_score", row)?,
-                model_version: self.long("model_version", row)?,
-                leading_feature: self.named("leading_feature", row, feature)?,
-                share: self.double("share", row)?,
+                model_version: self.long("peak_model", row)?,
+                leading_feature: self.named("peak_feature", row, feature)?,
+                share: self.double("peak_share", row)?,
             },
+        })
+    }
+
+    fn alert_row(&self, row: usize) -> Result<AlertRow, Error> {
+        Ok(AlertRow {
+            partition: self.partition(row)?,
+            offset: self.long("offset", row)?,
+            ingest_time: self.time("ingest_time", row)?,
+            timestamp: self.time("timestamp", row)?,
+            symbol: self.symbol(row)?,
+            alert: self.named("alert_id", row, |text| text.parse().ok())?,
+            raised_at: self.time("raised_at", row)?,
+            alert_type: self.named("alert_type", row, AlertType::from_name)?,
+            severity: self.named("severity", row, Severity::from_name)?,
+            anomaly_score: self.double("anomaly_score", row)?,
+            model_version: self.long("model_version", row)?,
+            leading_feature: self.named("leading_feature", row, feature)?,
+            share: self.double("share", row)?,
+            source: self.named("source", row, Source::from_name)?,
         })
     }
 
@@ -214,11 +315,13 @@ impl Columns<'_> {
     }
 }
 
+fn feature(text: &str) -> Option<&'static str> {
+    FEATURE_NAMES.into_iter().find(|name| *name == text)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-
-    use domain::AlertRow;
 
     use super::*;
     use crate::{PartitionFlush, fixture::lake};
@@ -295,6 +398,43 @@ mod tests {
         assert_eq!(between.iter().map(|alert| alert.alert.offset).collect::<Vec<_>>(), [3, 2]);
         let other = WantedAlerts { alert_type: Some(AlertType::FlashCrash), ..WantedAlerts::default() };
         assert_eq!(alerts.alerts(&other, 10).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn an_alert_is_as_severe_as_its_peak() {
+        let rows = [row(1, 1, 1, -0.1), row(2, 2, 2, -0.1), row(3, 3, 2, -0.3), row(4, 4, 4, -0.3)];
+        let (_folder, lake) = stored(rows.to_vec()).await;
+        let alerts = lake.pin(TableName::Alerts).await.unwrap();
+        let offsets = async |severity| {
+            let wanted = WantedAlerts { severity: Some(severity), ..WantedAlerts::default() };
+            let found = alerts.alerts(&wanted, 10).await.unwrap();
+            found.iter().map(|alert| alert.alert.offset).collect::<Vec<_>>()
+        };
+        assert_eq!(offsets(Severity::Warning).await, [4, 2, 1]);
+        assert_eq!(offsets(Severity::High).await, [4, 2]);
+        assert_eq!(offsets(Severity::Critical).await, [4, 2]);
+    }
+
+    #[tokio::test]
+    async fn alerts_are_chosen_by_what_the_table_does_not_know() {
+        let (_folder, lake) = stored((0..9).map(|place| row(place, place, place, -0.1)).collect()).await;
+        let alerts = lake.pin(TableName::Alerts).await.unwrap();
+        let before = Some((Timestamp::from_seconds(1_710_000_007), AlertId { partition: 0, offset: 7 }));
+        let wanted = WantedAlerts { before, ..WantedAlerts::default() };
+        let found = alerts.alerts_among(&wanted, 2, |alert| alert.offset % 2 == 0).await.unwrap();
+        assert_eq!(found.iter().map(|alert| alert.alert.offset).collect::<Vec<_>>(), [6, 4]);
+    }
+
+    #[tokio::test]
+    async fn the_events_of_an_alert_are_read_as_they_were_written() {
+        let rows = vec![row(5, 5, 5, -0.1), row(6, 6, 6, -0.2), row(9, 9, 5, -0.3)];
+        let (_folder, lake) = stored(rows.clone()).await;
+        let alerts = lake.pin(TableName::Alerts).await.unwrap();
+        let alert = AlertId { partition: 0, offset: 5 };
+        let of_alert = [rows[0].clone(), rows[2].clone()];
+        assert_eq!(alerts.events_of_alert(alert, 10).await.unwrap(), of_alert);
+        assert_eq!(alerts.events_of_alert(alert, 1).await.unwrap(), of_alert[..1]);
+        assert_eq!(alerts.alert_rows("TRUE ORDER BY \"offset\"").await.unwrap(), rows);
     }
 
     #[tokio::test]

@@ -21,6 +21,7 @@ pub mod versions;
 pub mod read;
 
 pub mod alerts;
+pub mod evidence;
 
 pub mod epochs;
 mod ordered;

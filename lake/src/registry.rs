@@ -6,6 +6,7 @@
 //! reads before it writes holds the write lock from its start, so that two processes never act on the same reading.
 //! Times are passed in: nothing here reads a clock.
 
+pub mod alerts;
 pub mod keys;
 pub mod life;
 

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Who changes something from here, for the history.
-const WHO: &str = "command line";
+pub const WHO: &str = "command line";
 
 /// Runs a subcommand.
 pub async fn run(command: &ModelCommand, settings: &Settings) -> anyhow::Result<Outcome> {

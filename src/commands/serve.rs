@@ -5,7 +5,14 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::Context;
 use api::{Protection, Service, Tls};
 use domain::{Kind, Source};
-use jobs::{control::Control, first_model, follow::follow_predictions, ingest::Intake, keys::Keys, tables::Tables};
+use jobs::{
+    control::Control,
+    first_model,
+    follow::{follow_alerts, follow_predictions},
+    ingest::Intake,
+    keys::Keys,
+    tables::Tables,
+};
 use lake::TableName;
 use scheduler::Store;
 use tokio::net::TcpListener;
@@ -26,6 +33,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Outcome> {
     let _lock = RoleLock::acquire(&settings.data.dir, Role::Http)?;
     let listener = bind(settings.http.bind).await?;
     let app = App::open(settings).await?;
+    let alerted = app.lake.state(TableName::Alerts).await?.version;
     let restored = app.restore_feed().await?;
     let elsewhere = Elsewhere::new(&app, &settings.data.dir).await?;
     let status = ProgramStatus::without_jobs(&app, settings.model.first_model_rows, elsewhere.clone());
@@ -34,6 +42,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Outcome> {
     let cancel = app.cancel.clone();
     let follow = first_model::follow_champion(&app.models, &app.champion, &app.metrics, &app.cancel);
     let feed = follow_predictions(&app.lake, &app.feed, restored, &app.cancel);
+    let alerts = follow_alerts(&app.lake, &app.feed, alerted, &app.cancel);
     let watch = elsewhere.watch(&app, &app.cancel);
     let control = service.control.clone();
     let runs = control.watch_runs(&app.metrics, &app.cancel);
@@ -44,7 +53,7 @@ pub async fn run(settings: &Settings) -> anyhow::Result<Outcome> {
         app.cancel.cancel();
         served
     };
-    let (served, (), (), (), ()) = tokio::join!(serve, follow, feed, watch, runs);
+    let (served, (), (), (), (), ()) = tokio::join!(serve, follow, feed, alerts, watch, runs);
     served.context("the HTTP service ended")?;
     app.close().await;
     Ok(Outcome::Fine)
@@ -66,13 +75,15 @@ pub async fn service(app: &App, settings: &Settings, status: ProgramStatus, stor
     let stored = stored.first().and_then(|row| Source::from_name(&row[0]));
     let intended = settings.source.kind == SourceKind::Simulated;
     let simulated = stored.map_or(intended, |source| source.kind() == Kind::Simulated);
+    let control = Control::new(app.registry.clone(), app.models.clone(), store, app.clock.clone());
     Ok(Service {
         model: app.champion.subscribe(),
         feed: app.feed.clone(),
         status: Arc::new(status),
         metrics: app.metrics.clone(),
         clock: app.clock.clone(),
-        control: Control::new(app.registry.clone(), app.models.clone(), store, app.clock.clone()),
+        alerts: control.alerts(app.lake.clone()),
+        control,
         intake: Intake::new(app.log.clone(), app.metrics.clone(), app.clock.clone()),
         tables: Tables::new(app.lake.clone()),
         simulated,

@@ -9,8 +9,12 @@ use std::{
 use domain::Timestamp;
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use lake::TableName;
+use serde_json::{Value, json};
 
-use crate::{harness::Data, requirements};
+use crate::{
+    harness::{Data, Served, printed},
+    requirements,
+};
 
 /// Event time in microseconds.
 fn micros(text: &str) -> i64 {
@@ -148,4 +152,55 @@ fn recorded_markets_raise_few_alerts() {
     }
     println!("{live} trades, alerts {alerts:?}");
     assert!(alerts.values().all(|of_symbol| of_symbol.len() <= 5), "{alerts:?}");
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+/// A data folder with so many simulated ticks in its tables; called again, with more of them.
+fn grow(data: &Data, ticks: u64) {
+    data.run(&format!("ingest simulated --events {} --seed 3 --start 2024-03-09T16:00:00Z --speed 0", 3 * ticks));
+    data.run("stream --once");
+}
+
+#[test]
+fn alerts_are_raised_looked_at_and_judged_by_hand_and_over_http() {
+    let data = Data::quiet();
+    grow(&data, 3_000);
+    data.run("train");
+    assert_eq!(parsed(&data.run("alert list --json")), json!([]));
+    let served = Served::start(data.sentinel("serve --bind 127.0.0.1:0"));
+    grow(&data, 6_000);
+    served.wait_for("/alerts", "\"id\":\"");
+    let alerts = parsed(&data.run("alert list --json"));
+    let alert = &alerts[0];
+    let id = alert["id"].as_str().unwrap();
+    let shown = parsed(&data.run(&format!("alert show {id} --json")));
+    assert_eq!((&shown["alert"], &shown["not_explained"]), (alert, &Value::Null));
+    let (peak, explanation) = (&alert["peak"], &shown["explanation"]);
+    for told in [&shown["prediction"]["anomaly_score"], &explanation["anomaly_score"]] {
+        assert_eq!(told, &peak["anomaly_score"], "{shown}");
+    }
+    assert_eq!(explanation["features"][0]["feature"], peak["leading_feature"]);
+    let around = shown["around"].as_array().unwrap();
+    assert!(around.iter().any(|event| event["id"] == peak["id"]), "{shown}");
+    assert!(data.run(&format!("alert show {id}")).contains("around the peak"));
+
+    data.run(&format!("alert ack {id} --note seen"));
+    data.run(&format!("alert verdict {id} true_positive"));
+    served.wait_for(&format!("/alerts/{id}"), "\"verdict\":\"true_positive\"");
+    served.post(&format!("/alerts/{id}/verdict"), "{\"verdict\": \"unclear\"}", 200);
+    let shown = parsed(&data.run(&format!("alert show {id} --json")));
+    let said = |verdict: &Value| format!("{} by {}", verdict["verdict"], verdict["who"]);
+    let verdicts: Vec<_> = shown["verdicts"].as_array().unwrap().iter().map(said).collect();
+    assert_eq!(verdicts, ["\"true_positive\" by \"command line\"", "\"unclear\" by \"API\""]);
+    assert_eq!((&shown["alert"]["acknowledged"], &shown["alert"]["verdict"]), (&json!(true), &json!("unclear")));
+    let open = parsed(&data.run("alert list --open --json"));
+    assert_eq!(open.as_array().unwrap()[..], alerts.as_array().unwrap()[1..]);
+
+    let refused = data.sentinel("alert ack 3:999999").output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(printed(&refused).contains("there is no alert 3:999999"), "{}", printed(&refused));
+    assert!(served.interrupt().success());
 }

@@ -22,6 +22,7 @@ mod torn;
 mod verify;
 mod windows_peer;
 
+mod alerts;
 mod life;
 mod schedule;
 

@@ -2,7 +2,7 @@
 
 use domain::{FEATURE_NAMES, FeatureVector, Symbol};
 use jobs::active::ActiveModel;
-use models::explain;
+use models::{Explanation, explain};
 use poem_openapi::{Object, types::Example};
 use serde::Serialize;
 
@@ -69,8 +69,12 @@ pub struct ExplainedPath {
 impl ExplainAnswer {
     /// Explains what a model says about a vector; takes milliseconds.
     pub fn of(active: &ActiveModel, symbol: Symbol, features: &FeatureVector) -> Self {
+        Self::telling(active, symbol, &active.model.explain(symbol, features))
+    }
+
+    /// Tells how a model explains what it says about a vector of a market.
+    pub fn telling(active: &ActiveModel, symbol: Symbol, explanation: &Explanation) -> Self {
         let model = &active.model;
-        let explanation = model.explain(symbol, features);
         Self {
             symbol: symbol.as_str().to_owned(),
             anomaly_score: explanation.verdict.anomaly_score,

@@ -1,15 +1,23 @@
 //! Finds out what is new, once for all readers, and tells them.
 //!
-//! Predictions, the status and the runs are followed side by side, so that a busy store of runs holds no prediction up.
+//! Predictions, alerts, the status and the runs are followed side by side, so that a busy store of runs holds no prediction
+//! up.
 
 use std::{sync::Arc, time::Duration};
 
+use domain::AlertRow;
 use jobs::{
     control::SeenRuns,
     feed::{Follower, News},
     status::{Part, PartState, PartStatus},
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{
+        broadcast::{self, error::RecvError},
+        watch,
+    },
+    time::sleep,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -26,6 +34,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct Publisher {
     desk: Desk,
     live: Follower,
+    alerts: broadcast::Receiver<Arc<AlertRow>>,
 }
 
 /// Where what is new is handed in.
@@ -37,15 +46,15 @@ struct Desk {
 
 impl Publisher {
     pub(super) fn new(shared: Arc<Shared>, wake: watch::Sender<()>, service: Service) -> Self {
-        let live = service.feed.follow();
-        Self { desk: Desk { shared, wake, service }, live }
+        let (live, alerts) = (service.feed.follow(), service.feed.follow_alerts());
+        Self { desk: Desk { shared, wake, service }, live, alerts }
     }
 
     /// Publishes until the service begins to end.
     pub async fn run(self, ending: &CancellationToken) {
-        let Self { desk, live } = self;
-        let publish = async { tokio::join!(desk.predictions(live), desk.statuses(), desk.runs()) };
-        tokio::select! { () = ending.cancelled() => {}, ((), (), ()) = publish => {} }
+        let Self { desk, live, alerts } = self;
+        let publish = async { tokio::join!(desk.predictions(live), desk.alerts(alerts), desk.statuses(), desk.runs()) };
+        tokio::select! { () = ending.cancelled() => {}, ((), (), (), ()) = publish => {} }
     }
 }
 
@@ -54,6 +63,17 @@ impl Desk {
         loop {
             self.hand_in(live.news().await);
             sleep(PAUSE).await;
+        }
+    }
+
+    async fn alerts(&self, mut alerts: broadcast::Receiver<Arc<AlertRow>>) {
+        loop {
+            match alerts.recv().await {
+                Ok(alert) => self.publish(What::Alert(alert)),
+                Err(RecvError::Lagged(lost)) => self.lose(lost),
+                // The service holds the feed: its end goes with this.
+                Err(RecvError::Closed) => return,
+            }
         }
     }
 
@@ -95,6 +115,11 @@ impl Desk {
 
     fn publish(&self, what: What) {
         self.shared.ring().push(what);
+        self.wake.send_replace(());
+    }
+
+    fn lose(&self, count: u64) {
+        self.shared.ring().lose(count);
         self.wake.send_replace(());
     }
 

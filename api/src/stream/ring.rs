@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use domain::AlertRow;
 use jobs::feed::FeedItem;
 
 use super::Kind;
@@ -16,6 +17,8 @@ use super::Kind;
 pub enum What {
     /// A live prediction, as the feed keeps it.
     Prediction(Arc<FeedItem>),
+    /// An event of an alert, as the feed tells it.
+    Alert(Arc<AlertRow>),
     /// How the parts are, as JSON.
     Status(Bytes),
     /// A run, as JSON.
@@ -27,6 +30,7 @@ impl What {
     pub const fn kind(&self) -> Kind {
         match self {
             Self::Prediction(_) => Kind::Prediction,
+            Self::Alert(_) => Kind::Alert,
             Self::Status(_) => Kind::Status,
             Self::Run(_) => Kind::Run,
         }

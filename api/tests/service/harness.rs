@@ -6,7 +6,10 @@ use std::{
 };
 
 use api::{Protection, Service};
-use domain::{Clock, Event, FeatureVector, Prediction, Record, Source, Symbol, Timestamp};
+use domain::{
+    AlertId, AlertRow, AlertType, Clock, Event, FEATURE_NAMES, FeatureVector, Offset, Prediction, Record, Severity,
+    Source, Symbol, Timestamp,
+};
 use jobs::{
     active::ActiveModel,
     control::{self, Control},
@@ -113,6 +116,7 @@ impl Running {
             status: Arc::clone(&probe) as Arc<dyn StatusProbe>,
             metrics: Arc::clone(&metrics),
             clock: Arc::new(FixedClock),
+            alerts: control.alerts(Arc::clone(&lake)),
             control: control.clone(),
             intake: Intake::new(Arc::clone(&log) as Arc<dyn EventLog>, Arc::clone(&metrics), Arc::new(FixedClock)),
             tables: Tables::new(Arc::clone(&lake)),
@@ -311,6 +315,26 @@ pub fn question(market: &str, features: FeatureVector) -> Value {
         body[name] = value.into();
     }
     body
+}
+
+/// The event of an offset, a second each, as one of the alert that the event of offset `raising` has raised.
+pub fn alert(offset: Offset, raising: Offset, market: &str) -> AlertRow {
+    AlertRow {
+        partition: 0,
+        offset,
+        ingest_time: Timestamp::from_seconds(NOW + offset),
+        timestamp: Timestamp::from_seconds(NOW + offset),
+        symbol: symbol(market),
+        alert: AlertId { partition: 0, offset: raising },
+        raised_at: Timestamp::from_seconds(NOW + raising),
+        alert_type: AlertType::PriceSpike,
+        severity: Severity::High,
+        anomaly_score: -0.125,
+        model_version: 1,
+        leading_feature: FEATURE_NAMES[0],
+        share: 0.5,
+        source: Source::Simulated,
+    }
 }
 
 /// A live prediction with this score.

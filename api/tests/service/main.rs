@@ -14,6 +14,7 @@ mod with_a_model;
 mod batch;
 mod intake;
 
+mod alerts;
 mod life;
 
 mod predictions;

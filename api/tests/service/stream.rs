@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use domain::Prediction;
 use jobs::{
-    feed::LIVE_KEPT,
+    feed::{ALERTS_KEPT, LIVE_KEPT},
     status::{Part, PartState},
 };
 use reqwest::{Method, Response, StatusCode};
@@ -12,7 +12,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::harness::{Running, json_of, live};
+use crate::harness::{Running, alert, json_of, live};
 
 /// Whatever is waited for comes far sooner.
 const BOUND: Duration = Duration::from_secs(30);
@@ -117,6 +117,42 @@ async fn live_predictions_arrive_in_order_with_an_id_and_those_of_one_market_whe
     assert_eq!((first.data()["id"].clone(), second.data()), (json!("0:7"), shown[1].clone()));
     assert_eq!(all.offsets().await, ["0:9"]);
     assert_eq!(one.offsets().await, ["0:8", "0:9"]);
+}
+
+#[tokio::test]
+async fn alerts_arrive_as_they_are_raised_and_those_of_one_market_where_it_is_named() {
+    let service = Running::start(None).await;
+    let mut all = Listener::open(&service, "kinds=alert").await;
+    let mut one = Listener::open(&service, "kinds=alert,prediction&symbol=ETH-USDT").await;
+    service.feed.push_alerts(&[alert(7, 7, "BTC-USDT"), alert(8, 8, "ETH-USDT"), alert(9, 7, "BTC-USDT")]);
+    let told = [all.next().await.unwrap(), all.next().await.unwrap(), all.next().await.unwrap()];
+    assert!(told.iter().all(|told| told.event == "alert"), "{told:?}");
+    assert_eq!(told[2].number(), told[0].number() + 2);
+    let names = |told: &Told| {
+        let data = told.data();
+        [&data["id"], &data["alert_id"], &data["is_raising"]].map(Value::to_string).join(" ")
+    };
+    let expected = ["\"0:7\" \"0:7\" true", "\"0:8\" \"0:8\" true", "\"0:9\" \"0:7\" false"];
+    assert_eq!(told.each_ref().map(names), expected);
+    let told = one.next().await.unwrap();
+    assert_eq!((told.event.as_str(), &told.data()["symbol"]), ("alert", &json!("ETH-USDT")));
+}
+
+#[tokio::test]
+async fn alerts_that_come_faster_than_they_are_told_are_counted_and_the_stream_goes_on() {
+    let service = Running::start(None).await;
+    let mut listener = Listener::open(&service, "kinds=alert").await;
+    // Nothing else runs on this thread meanwhile: the publisher finds them all at once.
+    let kept = i64::try_from(ALERTS_KEPT).unwrap();
+    let flood: Vec<_> = (0..kept + 10).map(|offset| alert(offset, 0, "BTC-USDT")).collect();
+    service.feed.push_alerts(&flood);
+    let missed = listener.next().await.unwrap();
+    assert_eq!((missed.event.as_str(), missed.data()["count"].as_u64()), ("missed", Some(10)));
+    for offset in 10..kept + 10 {
+        assert_eq!(listener.next().await.unwrap().data()["id"], format!("0:{offset}"));
+    }
+    service.feed.push_alerts(&[alert(kept + 10, 0, "BTC-USDT")]);
+    assert_eq!(listener.next().await.unwrap().data()["id"], format!("0:{}", kept + 10));
 }
 
 #[tokio::test]
@@ -234,8 +270,8 @@ async fn open_streams_end_at_once_when_the_service_does() {
 }
 
 #[rstest]
-#[case("kinds=alert", "kinds")]
-#[case("kinds=prediction,alert", "kinds")]
+#[case("kinds=trade", "kinds")]
+#[case("kinds=prediction,trade", "kinds")]
 #[case("kinds=", "kinds")]
 #[case("symbol=btc", "symbol")]
 #[tokio::test]

@@ -1,0 +1,137 @@
+//! What the tables hold around one event: what was said about it, and what happened to its symbol before and after.
+//!
+//! Questions over the newest versions; nothing is kept.
+
+use domain::{EventRow, Offset, Partition, Prediction, Symbol, Timestamp};
+
+use crate::{error::Error, lake::Lake, read::as_stored, schema::TableName, stored_events::event_rows};
+
+/// An event, as rows of other tables name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventName {
+    /// The market.
+    pub symbol: Symbol,
+    /// Event time.
+    pub timestamp: Timestamp,
+    /// Partition of its record.
+    pub partition: Partition,
+    /// Offset of its record.
+    pub offset: Offset,
+}
+
+/// What happened to a symbol around an instant.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Around {
+    /// The events, in the order of event time and then of the log.
+    pub events: Vec<EventRow>,
+    /// Whether there were more of them.
+    pub is_cut: bool,
+}
+
+impl Lake {
+    /// What was predicted about an event; `None` where nothing was, or it is not committed yet.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
+    pub async fn prediction_about(&self, event: EventName) -> Result<Option<Prediction>, Error> {
+        let EventName { symbol, timestamp, partition, offset } = event;
+        // The first two choose the files, the others the row.
+        let condition = format!(
+            "WHERE symbol = '{symbol}' AND timestamp = '{timestamp}' AND partition = {partition} \
+             AND \"offset\" = {offset} LIMIT 1"
+        );
+        Ok(self.pin(TableName::Predictions).await?.predictions_in(&condition).await?.pop())
+    }
+
+    /// The events of a symbol whose event time is no further from an instant than so many microseconds: the `limit`
+    /// nearest.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
+    pub async fn events_around(&self, symbol: Symbol, at: Timestamp, micros: i64, limit: u32) -> Result<Around, Error> {
+        let (from, to) = (at.plus_micros(-micros), at.plus_micros(micros));
+        let sql = format!(
+            "SELECT * FROM events WHERE symbol = '{symbol}' AND timestamp >= '{from}' AND timestamp <= '{to}' \
+             ORDER BY abs(CAST(timestamp AS BIGINT) - {}), partition, \"offset\" LIMIT {}",
+            at.micros(),
+            limit.saturating_add(1),
+        );
+        let table = self.pin(TableName::Events).await?;
+        let mut events = Vec::new();
+        for batch in table.rows(&sql).await? {
+            let batch = as_stored(&batch, TableName::Events).map_err(|e| table.failed("read")(e.into()))?;
+            events.extend(event_rows(&batch)?);
+        }
+        let is_cut = events.len() > limit as usize;
+        events.truncate(limit as usize);
+        events.sort_by_key(|row| (row.event.timestamp, row.cause.partition, row.cause.offset));
+        Ok(Around { events, is_cut })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ops::RangeInclusive, sync::Arc};
+
+    use domain::Source;
+
+    use super::*;
+    use crate::{
+        PartitionFlush,
+        fixture::{events, flush, lake},
+    };
+
+    fn second(second: i64) -> Timestamp {
+        Timestamp::from_seconds(1_710_000_000 + second)
+    }
+
+    fn prediction(offset: Offset) -> Prediction {
+        Prediction {
+            partition: 0,
+            offset,
+            ingest_time: second(offset + 1),
+            timestamp: second(offset),
+            symbol: Symbol::parse("BTC-USDT").unwrap(),
+            features: [4.5, 3.8, 1.5, 0.008, 25.0],
+            anomaly_score: -0.25,
+            is_anomaly: true,
+            model_version: 3,
+            in_sample: false,
+            label_is_anomaly: None,
+            label_anomaly_type: None,
+            source: Source::Binance,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_prediction_about_an_event_is_that_of_its_record() {
+        let (_folder, lake) = lake().await;
+        let predictions = (0..20).map(prediction).collect();
+        let flush = PartitionFlush { next: 20, predictions, ..PartitionFlush::default() };
+        lake.flush("topic", Arc::new(vec![flush])).await.unwrap();
+        let expected = prediction(7);
+        let Prediction { symbol, timestamp, partition, offset, .. } = expected;
+        let event = EventName { symbol, timestamp, partition, offset };
+        assert_eq!(lake.prediction_about(event).await.unwrap(), Some(expected));
+        for unknown in [EventName { partition: 1, ..event }, EventName { offset: 8, ..event }] {
+            assert_eq!(lake.prediction_about(unknown).await.unwrap(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_events_around_an_instant_are_the_nearest_in_the_order_of_time() {
+        let (_folder, lake) = lake().await;
+        // One event a second.
+        lake.flush("topic", flush(0, 200)).await.unwrap();
+        let all = events(0, 200);
+        let around =
+            async |micros, limit| lake.events_around(all[0].event.symbol, second(100), micros, limit).await.unwrap();
+        let of = |range: RangeInclusive<usize>, is_cut| Around { events: all[range].to_vec(), is_cut };
+        assert_eq!(around(60_000_000, 121).await, of(40..=160, false), "both ends are within");
+        assert_eq!(around(60_000_000, 120).await.events.len(), 120);
+        assert_eq!(around(60_000_000, 5).await, of(98..=102, true));
+        assert_eq!(around(0, 5).await, of(100..=100, false));
+        let other = Symbol::parse("ETH-USDT").unwrap();
+        assert_eq!(lake.events_around(other, second(100), 60_000_000, 5).await.unwrap(), Around::default());
+    }
+}
