@@ -12,6 +12,7 @@ use jobs::{
     ingest::{IngestParts, IngestState},
     library::Models,
     metrics::Metrics,
+    notify::{NotifyParts, NotifyState},
     score_history::History,
     stream::{StreamParts, StreamState},
     workshop::Workshop,
@@ -49,6 +50,8 @@ pub struct App {
     pub ingest: Arc<IngestState>,
     /// What the stream job shows.
     pub stream: Arc<StreamState>,
+    /// What telling about alerts shows.
+    pub notify: Arc<NotifyState>,
     /// What the wait for the first model shows.
     pub first_model: Arc<FirstModelState>,
     /// The model that scores now.
@@ -84,6 +87,7 @@ impl App {
             probe,
             ingest: Arc::default(),
             stream: Arc::default(),
+            notify: Arc::default(),
             first_model: Arc::default(),
             champion: watch::Sender::new(champion),
             cancel: cancelled_by_signals()?,
@@ -128,6 +132,11 @@ impl App {
             clock: self.clock.clone(),
             probe: self.probe.clone(),
         }
+    }
+
+    /// What telling about alerts works with.
+    pub fn notify_parts(&self) -> NotifyParts {
+        NotifyParts { metrics: self.metrics.clone(), state: self.notify.clone(), clock: self.clock.clone() }
     }
 
     /// What training and evaluation work with.

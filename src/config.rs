@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use domain::{Partition, Symbol};
+use domain::{Partition, Severity, Symbol};
 use scheduler::Schedule;
 
 use crate::cli::Cli;
@@ -42,6 +42,8 @@ pub struct Settings {
     pub lake: LakeSettings,
     /// Training and verdicts.
     pub model: ModelSettings,
+    /// Whom alerts are told to.
+    pub alerts: AlertSettings,
     /// The service.
     pub http: HttpSettings,
     /// The program's own log.
@@ -237,6 +239,36 @@ pub struct ModelSettings {
     pub seed: u64,
     /// Feature rows that must exist before the first model is trained.
     pub first_model_rows: u64,
+}
+
+/// Text that is never shown, such as a secret.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Hidden(pub String);
+
+impl Hidden {
+    /// What stands for the text; nothing where there is none.
+    pub const fn shown(&self) -> &'static str {
+        if self.0.is_empty() { "" } else { "..." }
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shown().fmt(f)
+    }
+}
+
+/// `[alerts]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct AlertSettings {
+    /// Alerts below it are told to nobody.
+    pub minimum_severity: Severity,
+    /// Whether the program's log tells them.
+    pub log: bool,
+    /// The address of the webhook, which often is a secret; empty: none.
+    pub webhook_url: Hidden,
+    /// What its messages are signed with; empty: they are not.
+    pub webhook_secret: Hidden,
 }
 
 /// `[http]`
@@ -486,6 +518,17 @@ impl Default for ModelSettings {
             alert_quantile: 0.0005,
             seed: 42,
             first_model_rows: 5_000,
+        }
+    }
+}
+
+impl Default for AlertSettings {
+    fn default() -> Self {
+        Self {
+            minimum_severity: Severity::Warning,
+            log: true,
+            webhook_url: Hidden::default(),
+            webhook_secret: Hidden::default(),
         }
     }
 }

@@ -4,13 +4,17 @@ use std::{num::NonZeroU32, time::Duration};
 
 use api::{Limits, Rate};
 use domain::{Timestamp, time::MICROS};
-use jobs::{ingest::SimulatedRun, maintain::UpkeepPolicy, stream::FlushPolicy};
+use jobs::{ingest::SimulatedRun, maintain::UpkeepPolicy, notify::Sinks, stream::FlushPolicy};
 use models::TrainParameters;
-use streams::{BinanceSettings, RetentionPolicy, SimulatedSettings, SimulatedSymbol, TopicSettings};
+use streams::{
+    BinanceSettings, RetentionPolicy, SimulatedSettings, SimulatedSymbol, TopicSettings, Webhook, webhook::Secret,
+};
 
 use crate::{
     cli::SimulatedArgs,
-    config::{HttpSettings, LogSettings, ModelSettings, Settings, SourceKind, SourceSettings, StreamSettings},
+    config::{
+        AlertSettings, HttpSettings, LogSettings, ModelSettings, Settings, SourceKind, SourceSettings, StreamSettings,
+    },
 };
 
 /// The topic.
@@ -60,6 +64,25 @@ pub fn flush_policy(settings: &StreamSettings) -> FlushPolicy {
         rows: usize::try_from(settings.flush_rows).unwrap_or(usize::MAX),
         bytes: usize::try_from(settings.flush_mib).unwrap_or(usize::MAX).saturating_mul(1 << 20),
     }
+}
+
+/// An attempt to tell a webhook has failed where it has no answer within this time.
+const WEBHOOK_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whom alerts are told to.
+///
+/// # Errors
+/// What to write for the webhook, for which the settings have been checked; where this machine cannot encrypt.
+pub async fn sinks(settings: &AlertSettings) -> anyhow::Result<Sinks> {
+    let AlertSettings { minimum_severity, log, webhook_url: url, webhook_secret: secret } = settings;
+    let webhook = if url.0.is_empty() {
+        None
+    } else {
+        let secret: Option<Secret> =
+            if secret.0.is_empty() { None } else { Some(secret.0.parse().map_err(anyhow::Error::msg)?) };
+        Some(Webhook::new(url.0.parse().map_err(anyhow::Error::msg)?, secret, WEBHOOK_PATIENCE).await?)
+    };
+    Ok(Sinks { minimum_severity: *minimum_severity, log: *log, webhook })
 }
 
 /// How a model is trained.

@@ -6,6 +6,7 @@ use jobs::{
     active::ActiveModel,
     first_model::FirstModelState,
     ingest::IngestState,
+    notify::NotifyState,
     status::{Part, PartState, PartStatus, Progress, StatusProbe},
     stream::StreamState,
 };
@@ -26,6 +27,7 @@ enum Jobs {
     Here {
         ingest: Arc<IngestState>,
         stream: Arc<StreamState>,
+        notify: Arc<NotifyState>,
         first_model: Arc<FirstModelState>,
         /// Records in the log when the program started.
         logged_before: u64,
@@ -41,8 +43,8 @@ impl ProgramStatus {
         for partition in 0..app.log.partitions() {
             logged_before += u64::try_from(app.log.end_offset(partition).await?).unwrap_or(0);
         }
-        let (ingest, stream, first_model) = (app.ingest.clone(), app.stream.clone(), app.first_model.clone());
-        let jobs = Jobs::Here { ingest, stream, first_model, logged_before };
+        let (ingest, stream, notify) = (app.ingest.clone(), app.stream.clone(), app.notify.clone());
+        let jobs = Jobs::Here { ingest, stream, notify, first_model: app.first_model.clone(), logged_before };
         Ok(Self { jobs, champion: app.champion.subscribe(), rows_for_first_model })
     }
 
@@ -92,7 +94,9 @@ impl Jobs {
                 (PartState::Online, Some("schedules, the first model and table upkeep".to_owned()))
             }
             Self::Here { stream, .. } if name == Part::Lake => troubled(stream.uncommitted()),
-            Self::Here { stream, .. } => troubled(stream.unread().or_else(|| stream.uncommitted())),
+            Self::Here { stream, notify, .. } => {
+                troubled(stream.unread().or_else(|| stream.uncommitted()).or_else(|| notify.trouble()))
+            }
             Self::Elsewhere(elsewhere) => part_elsewhere(name, elsewhere),
         }
     }

@@ -21,7 +21,8 @@ pub const LIVE_KEPT: usize = 10_000;
 /// Manual predictions kept.
 pub const MANUAL_KEPT: usize = 500;
 
-/// Alerts that wait for each of those that follow them; who is further behind is told how many it missed.
+/// Alerts that wait for each of those that follow them; who is further behind is told how many it missed. Those that
+/// were raised are kept for themselves, so that events that join one do not push them out.
 pub const ALERTS_KEPT: usize = 1_024;
 
 /// The newest predictions that percentiles and feature statistics describe.
@@ -177,12 +178,13 @@ pub struct Feed {
     /// Wakes those that follow.
     came: watch::Sender<()>,
     alerts: broadcast::Sender<Arc<AlertRow>>,
+    raised: broadcast::Sender<Arc<AlertRow>>,
 }
 
 impl Default for Feed {
     fn default() -> Self {
-        let alerts = broadcast::Sender::new(ALERTS_KEPT);
-        Self { state: Mutex::default(), came: watch::Sender::default(), alerts }
+        let (alerts, raised) = (broadcast::Sender::new(ALERTS_KEPT), broadcast::Sender::new(ALERTS_KEPT));
+        Self { state: Mutex::default(), came: watch::Sender::default(), alerts, raised }
     }
 }
 
@@ -287,8 +289,12 @@ impl Feed {
     /// Tells those that follow alerts what the stream job found, in its order.
     pub fn push_alerts(&self, alerts: &[AlertRow]) {
         for alert in alerts {
+            let alert = Arc::new(alert.clone());
             // Where nobody follows, nobody misses it.
-            let _ = self.alerts.send(Arc::new(alert.clone()));
+            if alert.is_raising() {
+                let _ = self.raised.send(Arc::clone(&alert));
+            }
+            let _ = self.alerts.send(alert);
         }
     }
 
@@ -296,6 +302,12 @@ impl Feed {
     #[must_use]
     pub fn follow_alerts(&self) -> broadcast::Receiver<Arc<AlertRow>> {
         self.alerts.subscribe()
+    }
+
+    /// Follows the alerts that are raised from now on, without the events that join them.
+    #[must_use]
+    pub fn follow_raised(&self) -> broadcast::Receiver<Arc<AlertRow>> {
+        self.raised.subscribe()
     }
 
     /// Takes in predictions about the past, in any order of calls: they are counted, and shown by their event time

@@ -16,6 +16,8 @@ pub mod feed;
 pub mod library;
 pub mod stream;
 
+pub mod notify;
+
 pub mod workshop;
 
 pub mod report;

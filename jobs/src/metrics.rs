@@ -66,6 +66,11 @@ struct SeverityLabel {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OperationLabel {
     operation: &'static str,
 }
@@ -99,18 +104,51 @@ pub enum Operation {
     Read,
     /// Committing to the tables.
     Commit,
+    /// Telling a webhook about alerts.
+    Notify,
 }
 
 impl Operation {
-    const ALL: [Self; 3] = [Self::Append, Self::Read, Self::Commit];
+    const ALL: [Self; 4] = [Self::Append, Self::Read, Self::Commit, Self::Notify];
 
     const fn label(self) -> OperationLabel {
         let operation = match self {
             Self::Append => "append",
             Self::Read => "read",
             Self::Commit => "commit",
+            Self::Notify => "notify",
         };
         OperationLabel { operation }
+    }
+}
+
+/// What became of telling the webhook about an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It was told.
+    Delivered,
+    /// It did not want to know.
+    Refused,
+    /// It was tried often or long enough.
+    GivenUp,
+    /// Too many waited.
+    Dropped,
+    /// The program ended first.
+    Unsent,
+}
+
+impl Told {
+    const ALL: [Self; 5] = [Self::Delivered, Self::Refused, Self::GivenUp, Self::Dropped, Self::Unsent];
+
+    const fn label(self) -> OutcomeLabel {
+        let outcome = match self {
+            Self::Delivered => "delivered",
+            Self::Refused => "refused",
+            Self::GivenUp => "given_up",
+            Self::Dropped => "dropped",
+            Self::Unsent => "unsent",
+        };
+        OutcomeLabel { outcome }
     }
 }
 
@@ -134,6 +172,8 @@ pub struct Metrics {
     anomalies: Family<OriginLabel, Counter>,
     alerts: Family<SeverityLabel, Counter>,
     alert_events: Counter,
+    alerts_told: Family<OutcomeLabel, Counter>,
+    alerts_waiting: Gauge,
     model_version: Gauge,
     fire_delay: Histogram,
     missed: Counter,
@@ -174,6 +214,8 @@ impl Metrics {
             anomalies: Family::default(),
             alerts: Family::default(),
             alert_events: Counter::default(),
+            alerts_told: Family::default(),
+            alerts_waiting: Gauge::default(),
             model_version: Gauge::default(),
             fire_delay: Histogram::new(FIRE_BUCKETS),
             missed: Counter::default(),
@@ -201,6 +243,9 @@ impl Metrics {
         }
         for severity in Severity::ALL {
             metrics.alerts.get_or_create(&SeverityLabel { severity: severity.as_str() }).inc_by(0);
+        }
+        for told in Told::ALL {
+            metrics.alerts_told(told, 0);
         }
         for reason in Skip::ALL {
             metrics.skipped(reason, 0);
@@ -230,6 +275,10 @@ impl Metrics {
         ours.register("anomalies", "Predictions that said anomaly", self.anomalies.clone());
         ours.register("alerts", "Alerts raised, by severity", self.alerts.clone());
         ours.register("alert_events", "Events that raised an alert or joined one", self.alert_events.clone());
+        let help = "Alerts by what became of telling the webhook about them";
+        ours.register("alert_deliveries", help, self.alerts_told.clone());
+        let help = "Alerts that the webhook is still to be told about";
+        ours.register("alert_deliveries_waiting", help, self.alerts_waiting.clone());
         ours.register("model_version", "Version of the active model, 0 before the first", self.model_version.clone());
         let help = "How long after its time a schedule's run was created";
         ours.register_with_unit("schedule_fire_delay", help, Unit::Seconds, self.fire_delay.clone());
@@ -322,6 +371,21 @@ impl Metrics {
         for raised in events.iter().filter(|event| event.is_raising()) {
             self.alerts.get_or_create(&SeverityLabel { severity: raised.severity.as_str() }).inc();
         }
+    }
+
+    /// Counts alerts by what became of telling the webhook about them.
+    pub fn alerts_told(&self, told: Told, alerts: usize) {
+        self.alerts_told.get_or_create(&told.label()).inc_by(alerts as u64);
+    }
+
+    /// Notes that the webhook is still to be told about so many more alerts.
+    pub fn alerts_wait(&self, alerts: usize) {
+        self.alerts_waiting.inc_by(i64::try_from(alerts).unwrap_or(i64::MAX));
+    }
+
+    /// Notes that so many of them do not wait any more.
+    pub fn alerts_wait_no_more(&self, alerts: usize) {
+        self.alerts_waiting.dec_by(i64::try_from(alerts).unwrap_or(i64::MAX));
     }
 
     /// Notes the version of the active model.
@@ -426,6 +490,8 @@ mod tests {
             "sentinel_anomalies_total{origin=\"manual\"} 0",
             "sentinel_alerts_total{severity=\"critical\"} 0",
             "sentinel_alert_events_total 0",
+            "sentinel_alert_deliveries_total{outcome=\"given_up\"} 0",
+            "sentinel_alert_deliveries_waiting 0",
             "sentinel_model_version 0",
             "sentinel_schedule_missed_total 0",
             "sentinel_schedule_skipped_total{reason=\"run_goes_on\"} 0",
@@ -456,6 +522,9 @@ mod tests {
         metrics.committed("features", 6, 0.02);
         metrics.committed("features", 4, 0.02);
         metrics.predicted(Origin::Live, 6, 2);
+        metrics.alerts_told(Told::Delivered, 2);
+        metrics.alerts_wait(6);
+        metrics.alerts_wait_no_more(2);
         metrics.model_activated(3);
         metrics.fired(Duration::from_millis(1_500), false);
         metrics.fired(Duration::from_secs(90), true);
@@ -484,6 +553,8 @@ mod tests {
             "sentinel_commit_duration_seconds_count{table=\"features\"} 2",
             "sentinel_predictions_total{origin=\"live\"} 6",
             "sentinel_anomalies_total{origin=\"live\"} 2",
+            "sentinel_alert_deliveries_total{outcome=\"delivered\"} 2",
+            "sentinel_alert_deliveries_waiting 4",
             "sentinel_model_version 3",
             "sentinel_schedule_fire_delay_seconds_count 2",
             "sentinel_schedule_missed_total 4",

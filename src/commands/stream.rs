@@ -3,6 +3,7 @@
 use domain::{Fate, LateReason, Partition};
 use jobs::{
     first_model,
+    notify::{Notifier, NotifyPolicy},
     stream::{self, StreamReport, Until},
 };
 
@@ -23,7 +24,10 @@ pub async fn run(args: &StreamArgs, settings: &Settings) -> anyhow::Result<Outco
     let app = App::open(settings).await?;
     let until = if args.once { Until::EndOfLog } else { Until::Cancelled };
     let policy = settings_to_parts::flush_policy(&settings.stream);
+    let notifier = notifier(&app, settings).await?;
     let job = stream::run(app.stream_parts(), &partitions, policy, until, app.cancel.clone());
+    // Boxed: the job's state is large, and would lie in the notifier's and in this one's.
+    let job = notifier.beside(Box::pin(job));
     let ended = tokio_util::sync::CancellationToken::new();
     let follow = first_model::follow_champion(&app.models, &app.champion, &app.metrics, &ended);
     let report =
@@ -32,6 +36,14 @@ pub async fn run(args: &StreamArgs, settings: &Settings) -> anyhow::Result<Outco
     output::line(&describe(&report))?;
     app.close().await;
     Ok(Outcome::Fine)
+}
+
+/// Tells about the alerts that the stream job raises from now on.
+pub async fn notifier(app: &App, settings: &Settings) -> anyhow::Result<Notifier> {
+    let sinks = settings_to_parts::sinks(&settings.alerts).await?;
+    // As for a live market: programs that lost one receiver together come back apart.
+    let seed = settings.source.seed ^ app.clock.now().micros().unsigned_abs();
+    Ok(Notifier::new(&app.feed, sinks, NotifyPolicy::new(seed), app.notify_parts()))
 }
 
 /// Takes the roles of partitions, all or none.

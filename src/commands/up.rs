@@ -10,6 +10,7 @@ use anyhow::Context;
 use domain::Partition;
 use jobs::{
     first_model, ingest, maintain,
+    notify::Notifier,
     stream::{self, StreamReport, Until},
 };
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,7 @@ pub async fn run(args: &UpArgs, settings: &Settings, progress: &Progress) -> any
     let listener = serve::bind(settings.http.bind).await?;
     let app = App::open(settings).await?;
     app.restore_feed().await?;
+    let notifier = stream_command::notifier(&app, settings).await?;
     let status = ProgramStatus::with_jobs(&app, settings.model.first_model_rows).await?;
     let store = runs::store(settings).await?;
     let service = serve::service(&app, settings, status, store.clone()).await?;
@@ -47,7 +49,7 @@ pub async fn run(args: &UpArgs, settings: &Settings, progress: &Progress) -> any
     // Every part is waited for, whichever failed: the others still flush.
     let (source, folded, trained, followed, kept_up, scheduled, served) = tokio::join!(
         up.ending("the source", up.source(args)),
-        up.ending("the stream job", up.stream()),
+        up.ending("the stream job", up.stream(notifier)),
         up.ending("training", up.first_model()),
         up.ending("the model registry", up.follow_champion()),
         up.ending("upkeep", up.upkeep()),
@@ -115,10 +117,11 @@ impl Up<'_> {
         Ok(())
     }
 
-    async fn stream(&self) -> anyhow::Result<StreamReport> {
+    async fn stream(&self, notifier: Notifier) -> anyhow::Result<StreamReport> {
         let policy = settings_to_parts::flush_policy(&self.settings.stream);
         let parts = self.app.stream_parts();
-        Ok(stream::run(parts, self.partitions, policy, Until::Cancelled, self.app.cancel.clone()).await?)
+        let job = stream::run(parts, self.partitions, policy, Until::Cancelled, self.app.cancel.clone());
+        Ok(notifier.beside(Box::pin(job)).await?)
     }
 
     async fn first_model(&self) -> anyhow::Result<()> {

@@ -9,10 +9,13 @@ use domain::{
     time::MICROS,
 };
 
-use streams::binance::{self, Endpoint};
+use streams::{
+    binance::{self, Endpoint},
+    webhook,
+};
 
 use super::{
-    ConfigError, Settings, SourceKind, Speed,
+    ConfigError, Hidden, Settings, SourceKind, Speed,
     fields::{Field, Given},
     layers::{Assignment, Origins},
 };
@@ -88,6 +91,16 @@ pub fn speed(speed: &Speed) -> Result<(), String> {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "every check takes its value by reference")]
 pub fn share(share: &f64) -> Result<(), String> {
     if *share > 0.0 && *share <= 0.5 { Ok(()) } else { Err("use a value above 0 and at most 0.5".to_owned()) }
+}
+
+/// Where a webhook is.
+pub fn webhook_url(url: &Hidden) -> Result<(), String> {
+    if url.0.is_empty() { Ok(()) } else { url.0.parse::<webhook::Address>().map(|_| ()) }
+}
+
+/// What a webhook's messages are signed with.
+pub fn webhook_secret(secret: &Hidden) -> Result<(), String> {
+    if secret.0.is_empty() { Ok(()) } else { secret.0.parse::<webhook::Secret>().map(|_| ()) }
 }
 
 /// A level of the program's log.

@@ -2,10 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use domain::{Partition, Symbol};
+use domain::{Partition, Severity, Symbol};
 use toml::Value;
 
-use super::{LogEngine, LogFormat, Pem, RequireKeys, SourceKind, Speed};
+use super::{Hidden, LogEngine, LogFormat, Pem, RequireKeys, SourceKind, Speed};
 
 /// A value as a layer gives it.
 #[derive(Clone, Debug, PartialEq)]
@@ -189,6 +189,27 @@ impl Field for Pem {
 
     fn show(&self) -> Value {
         Value::String(self.shown().to_owned())
+    }
+}
+
+impl Field for Hidden {
+    fn read(given: &Given) -> Result<Self, String> {
+        String::read(given).map(Self)
+    }
+
+    fn show(&self) -> Value {
+        Value::String(self.shown().to_owned())
+    }
+}
+
+impl Field for Severity {
+    fn read(given: &Given) -> Result<Self, String> {
+        let named = given.as_text().and_then(Self::from_name);
+        named.ok_or_else(|| "write \"warning\", \"high\" or \"critical\"".to_owned())
+    }
+
+    fn show(&self) -> Value {
+        Value::String(self.as_str().to_owned())
     }
 }
 

@@ -33,7 +33,7 @@ pub struct Setting {
 }
 
 /// The sections, in the order in which data flows.
-pub const SECTIONS: [Section; 9] = [
+pub const SECTIONS: [Section; 10] = [
     Section { name: "data", about: "Where everything is kept." },
     Section { name: "log", about: "The event log." },
     Section { name: "source", about: "Where events come from." },
@@ -46,6 +46,10 @@ pub const SECTIONS: [Section; 9] = [
     Section { name: "stream", about: "The stream job commits when the first of these limits is reached." },
     Section { name: "lake", about: "Upkeep of the Delta tables." },
     Section { name: "model", about: "Training and verdicts of the isolation forest." },
+    Section {
+        name: "alerts",
+        about: "Whom the stream job tells about alerts when they are raised. All of them are in the table `alerts`.",
+    },
     Section { name: "http", about: "The service." },
     Section { name: "logging", about: "The program's own log, on standard error." },
 ];
@@ -248,6 +252,29 @@ pub const SETTINGS: &[Setting] = &[
         "`sentinel up` trains the first model once this many feature rows exist, 100 to 100000000."
     ),
     setting!(
+        alerts.minimum_severity,
+        any,
+        "Alerts below it are told to nobody: \"warning\", \"high\" or \"critical\", of the event that raised the \
+         alert."
+    ),
+    setting!(
+        alerts.log,
+        any,
+        "Whether the program's own log tells them: a line for each, or one for those of three symbols or more at once."
+    ),
+    setting!(
+        alerts.webhook_url,
+        checks::webhook_url,
+        "Where they are sent as JSON (docs/webhook.md), http:// or https://, a host, and perhaps a port and a path.\n\
+         Where empty, nowhere. It is never shown, as its path often is a secret."
+    ),
+    setting!(
+        alerts.webhook_secret,
+        checks::webhook_secret,
+        "What these messages are signed with: whsec_ and 24 to 64 bytes as base64, such as `openssl rand -base64 32`\n\
+         makes. Where empty, they are not signed. It is never shown."
+    ),
+    setting!(
         http.bind,
         any,
         "IP address and port; port 0 = any free one. At one that others can reach, requests need an API key. Flag: \
@@ -298,6 +325,11 @@ pub fn assign(settings: &mut Settings, assignment: &Assignment) -> Result<(), Co
         None => assign_own_walk(settings, key, given).ok_or_else(|| assignment.unknown())?,
     };
     assigned.map_err(|remedy| assignment.refused(remedy))
+}
+
+/// Settings whose values are never shown, not even where they are refused.
+pub fn is_hidden(key: &str) -> bool {
+    ["alerts.webhook_url", "alerts.webhook_secret"].contains(&key)
 }
 
 /// The settings that a symbol's walk has of its own, with their keys.

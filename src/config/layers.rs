@@ -14,7 +14,7 @@ use toml::{Table, Value};
 use super::{
     ConfigError,
     fields::Given,
-    keys::{SECTIONS, SETTINGS},
+    keys::{SECTIONS, SETTINGS, is_hidden},
 };
 use crate::cli::{Cli, Command, IngestCommand, SimulatedArgs, SourceArg};
 
@@ -107,7 +107,8 @@ impl Assignment {
     /// The refusal of its value.
     pub fn refused(&self, remedy: String) -> ConfigError {
         let (key, origin) = (self.key.clone(), self.origin.clone());
-        ConfigError::Value { key, value: self.given.shown(), origin, remedy }
+        let value = if is_hidden(&key) { "...".to_owned() } else { self.given.shown() };
+        ConfigError::Value { key, value, origin, remedy }
     }
 
     /// The refusal of its key.

@@ -221,6 +221,11 @@ fn a_retired_variable_is_refused_with_its_reason_and_may_be_empty(#[case] name: 
 #[case("lake.compact_every_commits", "1", "from 2")]
 #[case("model.contamination", "0", "above 0")]
 #[case("model.alert_quantile", "0.02", "model.contamination = 0.01")]
+#[case("alerts.minimum_severity", "loud", "\"critical\"")]
+#[case("alerts.log", "sometimes", "true or false")]
+#[case("alerts.webhook_url", "example.org/alerts", "https://example.org/alerts")]
+#[case("alerts.webhook_url", "https://me:key@example.org", "before the @")]
+#[case("alerts.webhook_secret", "whsec_short", "24 to 64 bytes as base64")]
 #[case("http.bind", "8000", "127.0.0.1:8000")]
 #[case("http.require_keys", "yes", "\"auto\", true or false")]
 #[case("http.requests_per_second", "1000001", "from 0 to 1000000")]
@@ -352,6 +357,20 @@ fn the_text_of_a_key_is_never_shown() {
     }
     let sentence = refusal(&format!("[http]\ntls_key = '{key}'\ntls_cert = 'cert.pem'\n"), &[], "sentinel up");
     assert!(sentence.contains("the path of a PEM file") && !sentence.contains("secret"), "{sentence}");
+}
+
+#[test]
+fn the_address_and_the_secret_of_a_webhook_are_never_shown() {
+    let file = "[alerts]\nwebhook_url = 'https://hooks.example.org/topsecret'\n\
+                webhook_secret = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'\n";
+    let (settings, origins) = load(file, &[], "sentinel up").unwrap();
+    assert_eq!(settings.alerts.webhook_url.0, "https://hooks.example.org/topsecret");
+    let refused = [("WEBHOOK_URL", "topsecret"), ("WEBHOOK_SECRET", "whsec_MfKQ")];
+    let refused =
+        refused.map(|(name, value)| refusal("", &[(&format!("SENTINEL__ALERTS__{name}"), value)], "sentinel up"));
+    for shown in [format!("{settings:?}"), render(&settings, &origins), refused.concat()] {
+        assert!(!shown.contains("topsecret") && !shown.contains("MfKQ"), "{shown}");
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod backfill;
 mod cluster;
 mod cut_log;
 mod kill;
+mod notify;
 mod replay;
 mod topic;
 mod torn;

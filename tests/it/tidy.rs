@@ -18,7 +18,7 @@ const HOUSE: [(&str, &[&str]); 7] = [
 ];
 
 /// A foreign package and the only crates that may depend on it.
-const DOORS: [(&str, &[&str]); 22] = [
+const DOORS: [(&str, &[&str]); 23] = [
     ("arrow", &["lake"]),
     ("deltalake", &["lake"]),
     ("object_store", &["lake"]),
@@ -30,6 +30,7 @@ const DOORS: [(&str, &[&str]); 22] = [
     ("fluvio-spu-schema", &["streams"]),
     ("tokio-tungstenite", &["streams"]),
     ("rustls", &["streams"]),
+    ("reqwest", &["streams"]),
     ("cron", &["scheduler"]),
     ("linfa-preprocessing", &["models"]),
     ("ndarray", &["models"]),

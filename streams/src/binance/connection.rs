@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use domain::Symbol;
 use futures::{SinkExt, StreamExt};
-use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use tokio::{net::TcpStream, sync::mpsc};
 use tokio_tungstenite::{
     Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
@@ -15,6 +14,7 @@ use super::{
     BinanceSource, MAX_FRAME_BYTES, Received,
     session::{STALLED_AFTER, Session, Step},
 };
+use crate::encryption;
 
 /// The longest wait for a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(15);
@@ -173,7 +173,7 @@ async fn ping(source: &BinanceSource, socket: &mut Socket, number: u64) -> Resul
 }
 
 async fn connect(address: &str) -> Result<Socket, Lost> {
-    let connector = if address.starts_with("wss:") { encryption().await? } else { Connector::Plain };
+    let connector = if address.starts_with("wss:") { encrypted().await? } else { Connector::Plain };
     let config =
         WebSocketConfig::default().max_message_size(Some(MAX_FRAME_BYTES)).max_frame_size(Some(MAX_FRAME_BYTES));
     // Boxed: the handshake's state is large, and every connection would carry it for as long as it lives.
@@ -186,20 +186,10 @@ async fn connect(address: &str) -> Result<Socket, Lost> {
     }
 }
 
-/// Encryption by the certificates of this machine, read anew so that mended ones count. The provider of the
-/// cryptography is named, because more than one is built in and rustls refuses to choose.
-async fn encryption() -> Result<Connector, Lost> {
-    let failed = |error: String| Lost::Unreachable(format!("no encryption: {error}"));
-    let loaded = tokio::task::spawn_blocking(rustls_native_certs::load_native_certs);
-    let loaded = loaded.await.map_err(|error| failed(error.to_string()))?;
-    let mut roots = RootCertStore::empty();
-    if roots.add_parsable_certificates(loaded.certs).0 == 0 {
-        let reason = loaded.errors.first().map_or_else(String::new, |error| format!(" ({error})"));
-        return Err(failed(format!("this machine has no root certificates{reason}: install ca-certificates")));
-    }
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().map_err(|error| failed(error.to_string()))?;
-    Ok(Connector::Rustls(Arc::new(builder.with_root_certificates(roots).with_no_client_auth())))
+async fn encrypted() -> Result<Connector, Lost> {
+    let settings = encryption::by_machine().await;
+    let settings = settings.map_err(|reason| Lost::Unreachable(format!("no encryption: {reason}")))?;
+    Ok(Connector::Rustls(Arc::new(settings)))
 }
 
 #[cfg(test)]

@@ -3,8 +3,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use rand::{Rng as _, SeedableRng as _};
-use rand_chacha::ChaCha8Rng;
+use crate::backoff;
 
 /// The longest pause after the first failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -22,28 +21,22 @@ const MAX_ATTEMPTS: usize = 200;
 /// See [`MAX_ATTEMPTS`].
 const ATTEMPTS_WITHIN: Duration = Duration::from_mins(5);
 
-/// The pauses of one connection: exponential, capped, the second half of each by chance ("equal jitter", Marc Brooker,
-/// "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+/// The pauses of one connection.
 #[derive(Debug)]
-pub struct Backoff {
-    failures: u32,
-    chance: ChaCha8Rng,
-}
+pub struct Backoff(backoff::Backoff);
 
 impl Backoff {
     /// The pauses of a seed and a number; the same ones give the same pauses.
     pub fn new(seed: u64, number: u64) -> Self {
-        let mut chance = ChaCha8Rng::seed_from_u64(seed);
-        chance.set_stream(number);
-        Self { failures: 0, chance }
+        Self(backoff::Backoff::new(FIRST_PAUSE, MAX_PAUSE, seed, number))
     }
 
     /// The pause after a connection that lived this long, 0 where it could not be made.
     pub fn after(&mut self, lived: Duration) -> Duration {
-        self.failures = if lived >= GOOD_LIFE { 0 } else { self.failures };
-        let longest = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(MAX_PAUSE);
-        self.failures = self.failures.saturating_add(1);
-        longest.mul_f64(self.chance.random_range(0.5..=1.0))
+        if lived >= GOOD_LIFE {
+            self.0.succeeded();
+        }
+        self.0.failed()
     }
 }
 
@@ -71,29 +64,6 @@ impl Attempts {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn pauses(seed: u64, number: u64, count: usize) -> Vec<Duration> {
-        let mut backoff = Backoff::new(seed, number);
-        (0..count).map(|_| backoff.after(Duration::ZERO)).collect()
-    }
-
-    #[test]
-    fn pauses_double_to_their_cap_and_half_of_each_is_chance() {
-        for seed in 0..50 {
-            let mut longest = FIRST_PAUSE;
-            for pause in pauses(seed, 0, 100) {
-                assert!(pause >= longest / 2 && pause <= longest, "{pause:?} of {longest:?}");
-                longest = (longest * 2).min(MAX_PAUSE);
-            }
-        }
-    }
-
-    #[test]
-    fn pauses_are_those_of_their_seed_and_connection() {
-        assert_eq!(pauses(7, 1, 20), pauses(7, 1, 20));
-        assert_ne!(pauses(7, 1, 20), pauses(8, 1, 20));
-        assert_ne!(pauses(7, 1, 20), pauses(7, 2, 20));
-    }
 
     #[test]
     fn only_a_connection_that_lived_makes_the_pause_short_again() {
