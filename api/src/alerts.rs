@@ -15,7 +15,7 @@ use poem_openapi::{
 use crate::{
     answers::Json,
     life::WHO,
-    parameters,
+    parameters::{self, TimeText, instant},
     posted::Posted,
     problem::{Problem, ProblemPart, Refusals, Refused},
     routes::Chapter,
@@ -92,9 +92,9 @@ impl AlertOperations {
         /// Of this severity at least, at their peak.
         severity: Query<Option<SeverityName>>,
         /// Raised at this event time or later; RFC 3339, UTC.
-        from: Query<Option<String>>,
+        from: Query<Option<TimeText>>,
         /// Raised before this event time; RFC 3339, UTC.
-        to: Query<Option<String>>,
+        to: Query<Option<TimeText>>,
         /// Those that somebody has acknowledged, or the others.
         acknowledged: Query<Option<bool>>,
         /// Those that this is the newest verdict on.
@@ -105,15 +105,13 @@ impl AlertOperations {
         /// The `next` of the page before, which was asked for with the same other parameters.
         cursor: Query<Option<String>>,
     ) -> Answer<AlertList, OfAlerts> {
-        let time =
-            |name, text: &Query<Option<String>>| text.0.as_deref().map(|text| parameters::time(name, text)).transpose();
         let filter = AlertFilter {
             wanted: WantedAlerts {
                 symbol: parameters::symbol(symbol.0.as_deref())?,
                 alert_type: alert_type.0.map(AlertType::from),
                 severity: severity.0.map(Severity::from),
-                from: time("from", &from)?,
-                to: time("to", &to)?,
+                from: instant("from", &from)?,
+                to: instant("to", &to)?,
                 before: cursor.0.as_deref().map(place).transpose()?.map(|end| (end.raised_at, end.alert)),
             },
             is_acknowledged: acknowledged.0,

@@ -40,6 +40,9 @@ const NDJSON: &str = "application/x-ndjson";
 /// <https://datatracker.ietf.org/doc/draft-ietf-httpapi-idempotency-key-header/>.
 const KEY_HEADER: &str = "Idempotency-Key";
 
+/// A key: printable, and since HTTP takes them off, without spaces around it.
+const KEY_PATTERN: &str = "^[!-~]([ -~]*[!-~])?$";
+
 /// When to ask again while the log takes no records, in seconds.
 const RETRY_AFTER_S: u32 = 5;
 
@@ -169,7 +172,12 @@ impl<'a> ApiExtractor<'a> for Key {
     }
 
     fn param_schema_ref() -> Option<MetaSchemaRef> {
-        let limits = MetaSchema { min_length: Some(1), max_length: Some(MAX_KEY_BYTES), ..MetaSchema::ANY };
+        let limits = MetaSchema {
+            min_length: Some(1),
+            max_length: Some(MAX_KEY_BYTES),
+            pattern: Some(KEY_PATTERN.to_owned()),
+            ..MetaSchema::ANY
+        };
         Some(String::schema_ref().merge(limits))
     }
 
@@ -203,32 +211,34 @@ impl Key {
 #[oai(example)]
 struct PostedEvent {
     /// When it was: Unix seconds, with a fraction down to the microsecond. At most 5 min ahead of now.
+    #[oai(validator(minimum(value = "1230940800")))]
     timestamp: f64,
     /// The market, such as `BTC-USDT`.
     #[oai(validator(pattern = "^[A-Z0-9]+-[A-Z0-9]+$", max_length = 31))]
     symbol: String,
     /// In quote units, above 0.
+    #[oai(validator(minimum(value = "1e-100"), maximum(value = "1e100")))]
     price: f64,
     /// In base units.
-    #[oai(validator(minimum(value = "0")))]
+    #[oai(validator(minimum(value = "0"), maximum(value = "1e100")))]
     volume: f64,
     /// ln(price / previous price); computed where it is left out.
-    #[oai(nullable)]
+    #[oai(nullable, validator(minimum(value = "-1e100"), maximum(value = "1e100")))]
     log_return: Option<f64>,
     /// The label of labelled data.
     #[oai(nullable)]
     is_anomaly: Option<bool>,
-    /// The kind of a labelled anomaly, such as `PRICE_SPIKE`.
-    #[oai(nullable)]
+    /// The kind of a labelled anomaly, such as `PRICE_SPIKE`; at most 64 bytes.
+    #[oai(nullable, validator(max_length = 64))]
     anomaly_type: Option<String>,
     /// The venue's id of the trade, by which one that comes twice is known.
     #[oai(nullable)]
     trade_id: Option<i64>,
     /// The side of the taker: `buy` or `sell`.
-    #[oai(nullable)]
+    #[oai(nullable, validator(pattern = "^(buy|sell)$"))]
     side: Option<String>,
     /// Where it came from: `api` where it is left out, `simulated` for a made-up one.
-    #[oai(nullable)]
+    #[oai(nullable, validator(pattern = "^(simulated|binance|file|api|archive|kline)$"))]
     source: Option<String>,
 }
 
@@ -290,6 +300,7 @@ impl Example for TakenEvents {
 
 #[cfg(test)]
 mod tests {
+    use domain::Source;
     use rstest::rstest;
 
     use super::*;
@@ -302,5 +313,15 @@ mod tests {
     #[case(Some(""), false)]
     fn lines_are_known_by_their_media_type(#[case] media_type: Option<&str>, #[case] expected: bool) {
         assert_eq!(is_ndjson(media_type), expected);
+    }
+
+    #[test]
+    fn every_source_is_documented() {
+        let mut registry = Registry::new();
+        PostedEvent::register(&mut registry);
+        let event = &registry.schemas["PostedEvent"];
+        let (_, source) = event.properties.iter().find(|(name, _)| *name == "source").unwrap();
+        let names = Source::ALL.map(Source::as_str).join("|");
+        assert_eq!(source.unwrap_inline().pattern, Some(format!("^({names})$")));
     }
 }

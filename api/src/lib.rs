@@ -11,6 +11,7 @@ mod server;
 mod socket;
 mod tls;
 
+mod document;
 mod observe;
 mod problem;
 mod routes;

@@ -14,7 +14,7 @@ use poem_openapi::{
 
 use crate::{
     answers::Json,
-    parameters,
+    parameters::{self, TimeText},
     posted::Posted,
     problem::{Problem, ProblemPart, Refusals, Refused},
     routes::Chapter,
@@ -189,8 +189,8 @@ impl Life {
         &self,
         /// In this state only.
         state: Query<Option<RunStateName>>,
-        /// Created at this time or later; RFC 3339, UTC.
-        since: Query<Option<String>>,
+        /// Created at this time or later.
+        since: Query<Option<TimeText>>,
         /// How many, at most.
         #[oai(default = "default_limit", validator(minimum(value = "1"), maximum(value = "1000")))]
         limit: Query<u16>,

@@ -32,10 +32,19 @@ impl AllowedMethods {
                 ref other => other.as_str(),
             });
             let value = HeaderValue::from_str(&methods.collect::<Vec<_>>().join(", ")).ok()?;
-            Some((path.path.replace('{', ":").replace('}', ""), value))
+            Some((route_of(&path.path), value))
         });
         Self(allowed.collect())
     }
+}
+
+/// The route template of a documented path: `/runs/{id}/cancel` is `/runs/:param0/cancel` to the framework.
+fn route_of(path: &str) -> String {
+    let mut parts: Vec<_> = path.split('/').map(str::to_owned).collect();
+    for (number, variable) in parts.iter_mut().filter(|part| part.starts_with('{')).enumerate() {
+        *variable = format!(":param{number}");
+    }
+    parts.join("/")
 }
 
 /// The layer.

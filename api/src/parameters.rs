@@ -1,11 +1,90 @@
 //! Texts of a request as the values that they mean, each refused with its name.
 
+use std::{borrow::Cow, ops::Deref};
+
 use domain::{Symbol, Timestamp};
 use jobs::tables::State;
 use poem::http::StatusCode;
-use poem_openapi::param::Query;
+use poem_openapi::{
+    param::Query,
+    registry::{MetaSchema, MetaSchemaRef},
+    types::{ParseError, ParseFromJSON, ParseFromParameter, ParseResult, ToJSON, Type},
+};
+use serde::Deserialize;
+use serde_json::Value;
 
 use crate::problem::{Problem, ProblemPart};
+
+/// A text that names a time, which [`time`] reads: RFC 3339, a day, or Unix seconds.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub struct TimeText(String);
+
+/// Unix seconds of a time that RFC 3339 can name, too.
+const UNIX_SECONDS: &str = r"^-?[0-9]{1,10}(\.[0-9]+)?$";
+
+impl Deref for TimeText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Type for TimeText {
+    const IS_REQUIRED: bool = true;
+
+    type RawValueType = Self;
+    type RawElementValueType = Self;
+
+    fn name() -> Cow<'static, str> {
+        "time".into()
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        let inline = |schema| MetaSchemaRef::Inline(Box::new(schema));
+        let seconds = MetaSchema {
+            description: Some("Unix seconds."),
+            pattern: Some(UNIX_SECONDS.to_owned()),
+            ..MetaSchema::new("string")
+        };
+        let forms = [
+            MetaSchema::new_with_format("string", "date-time"),
+            MetaSchema::new_with_format("string", "date"),
+            seconds,
+        ];
+        inline(MetaSchema { any_of: forms.map(inline).into(), ..MetaSchema::new("string") })
+    }
+
+    fn as_raw_value(&self) -> Option<&Self> {
+        Some(self)
+    }
+
+    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
+        Box::new(self.as_raw_value().into_iter())
+    }
+}
+
+impl ParseFromParameter for TimeText {
+    fn parse_from_parameter(text: &str) -> ParseResult<Self> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl ParseFromJSON for TimeText {
+    fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
+        match value.unwrap_or_default() {
+            Value::String(text) => Ok(Self(text)),
+            other => Err(ParseError::expected_type(other)),
+        }
+    }
+}
+
+impl ToJSON for TimeText {
+    fn to_json(&self) -> Option<Value> {
+        Some(Value::String(self.0.clone()))
+    }
+}
 
 /// The time that a field or a parameter names.
 ///
@@ -33,7 +112,7 @@ pub fn symbol(text: Option<&str>) -> Result<Option<Symbol>, Problem> {
 ///
 /// # Errors
 /// As [`time`].
-pub fn instant(name: &'static str, parameter: &Query<Option<String>>) -> Result<Option<Timestamp>, Problem> {
+pub fn instant(name: &'static str, parameter: &Query<Option<TimeText>>) -> Result<Option<Timestamp>, Problem> {
     parameter.0.as_deref().map(|text| time(name, text)).transpose()
 }
 

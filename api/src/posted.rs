@@ -1,4 +1,5 @@
-//! The body of an operation that changes something: a JSON object, or nothing where every field may be left out.
+//! The body of an operation that changes something: a JSON object without unknown fields, or nothing where every field
+//! may be left out.
 //!
 //! A page of another site cannot send one through a browser: a request that says it comes from there is refused.
 
@@ -14,7 +15,8 @@ use poem_openapi::{
 use serde::de::DeserializeOwned;
 
 use crate::{
-    predict::{BODY_LIMIT, read_limited, refuse_other_types},
+    document,
+    predict::{BODY_LIMIT, is_object, read_limited, refuse_other_types},
     problem::Problem,
 };
 
@@ -29,11 +31,12 @@ impl<'a, T: DeserializeOwned + Default + Type> ApiExtractor<'a> for Posted<T> {
 
     fn register(registry: &mut Registry) {
         T::register(registry);
+        document::close::<T>(registry);
     }
 
     fn request_meta() -> Option<MetaRequest> {
         let content = vec![MetaMediaType { content_type: "application/json", schema: T::schema_ref() }];
-        Some(MetaRequest { description: None, content, required: false })
+        Some(MetaRequest { description: None, content, required: document::has_required_field::<T>() })
     }
 
     async fn from_request(
@@ -47,10 +50,12 @@ impl<'a, T: DeserializeOwned + Default + Type> ApiExtractor<'a> for Posted<T> {
             return Ok(Self(T::default()));
         }
         refuse_other_types(request)?;
-        let refused = |error: serde_json::Error| {
-            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the body is not valid: {error}"))
-        };
-        Ok(Self(serde_json::from_slice(&body).map_err(refused)?))
+        let refused =
+            |reason: &str| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, format!("the body is not valid: {reason}"));
+        if !is_object(&body) {
+            return Err(refused("it is no JSON object").into());
+        }
+        Ok(Self(serde_json::from_slice(&body).map_err(|error| refused(&error.to_string()))?))
     }
 }
 

@@ -107,6 +107,9 @@ impl Question {
 
     /// Reads a text that its sender knows by the noun `what`.
     fn read_the(what: &str, text: &[u8]) -> Result<Self, Problem> {
+        if !is_object(text) {
+            return Err(explain(what, text, "it is no JSON object"));
+        }
         let request: PredictRequest =
             serde_json::from_slice(text).map_err(|error| explain(what, text, &error.to_string()))?;
         let features = [
@@ -221,6 +224,11 @@ pub fn is_json(content_type: Option<&str>) -> bool {
     media_type == "application/json" || (media_type.starts_with("application/") && media_type.ends_with("+json"))
 }
 
+/// Whether a text that is JSON is an object. A type that is derived would be read from an array of its fields, too.
+pub fn is_object(text: &[u8]) -> bool {
+    text.trim_ascii_start().first() == Some(&b'{')
+}
+
 /// Reads at most `limit` bytes. A declared length is held by the HTTP layer, so that it need not be counted.
 pub async fn read_limited(request: &Request, body: Body, limit: usize) -> Result<Bytes> {
     let declared = request.headers().get(header::CONTENT_LENGTH);
@@ -316,6 +324,7 @@ mod tests {
     #[rstest]
     #[case("", "the body is empty")]
     #[case("[1, 2]", "must be a JSON object")]
+    #[case(r#"["BTC-USDT", 4.5, 3.8, 1.5, 0.008, 25]"#, "must be a JSON object")]
     #[case("{", "the body is not JSON")]
     #[case("\u{0}", "the body is not JSON")]
     fn what_is_no_object_is_refused_as_a_whole(#[case] body: &str, #[case] expected: &str) {

@@ -10,7 +10,7 @@ use poem_openapi::{
 };
 
 use crate::{
-    parameters::{self, instant, state},
+    parameters::{self, TimeText, instant, state},
     problem::Refused,
     routes::Chapter,
     rows::{Asked, RowFormat, Rows, TableRows, check_limit, page, refused},
@@ -46,9 +46,9 @@ impl Predictions {
         #[oai(validator(pattern = "^[A-Z0-9]+-[A-Z0-9]+$", max_length = 31))]
         symbol: Query<Option<String>>,
         /// For events at this time or later; RFC 3339, UTC.
-        from: Query<Option<String>>,
+        from: Query<Option<TimeText>>,
         /// For events before this time; RFC 3339, UTC.
-        to: Query<Option<String>>,
+        to: Query<Option<TimeText>>,
         /// Only what was called an anomaly.
         #[oai(default)]
         anomalies_only: Query<bool>,
@@ -67,9 +67,9 @@ impl Predictions {
         /// The table at this version.
         version: Query<Option<u64>>,
         /// The table as it was stored at this time; RFC 3339, UTC.
-        as_of: Query<Option<String>>,
+        as_of: Query<Option<TimeText>>,
         /// Predictions for records that were in the log by this time; RFC 3339, UTC.
-        known_at: Query<Option<String>>,
+        known_at: Query<Option<TimeText>>,
         /// The format of the answer.
         format: Query<Option<RowFormat>>,
         /// The `ETag` of an answer that is there: the same one is not sent again.

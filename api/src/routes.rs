@@ -32,6 +32,7 @@ use crate::{
         Document, ExplainAnswer, Health, Json, MediaType, ModelInfo, Passed, PredictAnswer, ShownPrediction, Stats,
         SystemStatus,
     },
+    document,
     events::EventOperations,
     gate::{Gate, Guarded},
     life::Life,
@@ -107,7 +108,10 @@ pub fn routes(service: Service, events: Events) -> impl Endpoint<Output = Respon
              others can reach.",
         )
         .license(LicenseObject::from("Apache-2.0"));
-    documents.get_or_init(|| Documents { openapi: openapi.spec().into(), explorer: openapi.swagger_ui_html().into() });
+    documents.get_or_init(|| Documents {
+        openapi: document::finished(&openapi.spec()).into(),
+        explorer: document::finished(&openapi.swagger_ui_html()).into(),
+    });
     Observed::new(openapi.into_endpoint(), metrics, allowed)
 }
 
@@ -359,7 +363,7 @@ impl Operations {
         #[oai(example = "example_symbol", validator(pattern = "^[A-Z0-9]+-[A-Z0-9]+$", max_length = 31))]
         symbol: Query<Option<String>>,
         /// Which events, separated by commas.
-        #[oai(default = "every_kind", explode = false)]
+        #[oai(default = "every_kind", explode = false, validator(min_items = 1))]
         kinds: Query<Vec<Kind>>,
         /// The id of the last event that was seen.
         #[oai(name = "Last-Event-ID")]

@@ -55,6 +55,9 @@ const TAKEN: usize = 16;
 
 const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
+/// The name of an event that tells of missing ones.
+const MISSED: &str = "missed";
+
 /// Why events of this process are missing.
 const GONE: &str = "these events are not in memory any more; the tables have predictions and alerts";
 
@@ -174,7 +177,7 @@ impl Shared {
 
     /// Says that nothing is told up to the event `number`.
     fn missed(&self, number: u64, count: Option<u64>, reason: &str) -> Bytes {
-        self.frame(number, "missed", &json(&Missed { count, reason: reason.to_owned() }))
+        self.frame(number, MISSED, &json(&Missed { count, reason: reason.to_owned() }))
     }
 }
 
@@ -295,18 +298,30 @@ impl IntoResponse for Opened {
 impl ApiResponse for Opened {
     fn meta() -> MetaResponses {
         let inline = |schema| MetaSchemaRef::Inline(Box::new(schema));
-        let objects = vec![
+        let text = MetaSchema { description: Some("One of these objects as JSON."), ..MetaSchema::new("string") };
+        let data = vec![
+            inline(text),
             LivePrediction::schema_ref(),
             AlertEvent::schema_ref(),
             SystemStatus::schema_ref(),
             Run::schema_ref(),
             Missed::schema_ref(),
         ];
-        let object = inline(MetaSchema { one_of: objects, ..MetaSchema::ANY });
-        let events =
-            MetaSchema { items: Some(Box::new(object)), ..MetaSchema::new_with_format("array", "event-stream") };
-        let content = vec![MetaMediaType { content_type: EVENT_STREAM, schema: inline(events) }];
-        let description = "The events, until one of the two sides ends; these are the objects in their `data`.";
+        let names = Kind::ALL.map(Kind::as_str).into_iter().chain([MISSED]);
+        let event = MetaSchema {
+            required: vec!["id", "event", "data"],
+            properties: vec![
+                ("id", String::schema_ref()),
+                (
+                    "event",
+                    inline(MetaSchema { enum_items: names.map(Into::into).collect(), ..MetaSchema::new("string") }),
+                ),
+                ("data", inline(MetaSchema { any_of: data, ..MetaSchema::ANY })),
+            ],
+            ..MetaSchema::new("object")
+        };
+        let content = vec![MetaMediaType { content_type: EVENT_STREAM, schema: inline(event) }];
+        let description = "The events, until one of the two sides ends; the schema is that of one event.";
         let response = MetaResponse { description, status: Some(200), status_range: None, content, headers: vec![] };
         MetaResponses { responses: vec![response] }
     }

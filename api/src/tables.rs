@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::{
     answers::Json,
-    parameters::{self, instant, state},
+    parameters::{self, TimeText, instant, state},
     problem::{Problem, Refusals, Refused},
     routes::Chapter,
     rows::{Asked, Frame, RowFormat, Rows, TAG, TableRows, VERSION, check_limit, has, names, page, refused, tag},
@@ -129,10 +129,10 @@ impl Tables {
         /// Of one market only.
         #[oai(validator(pattern = "^[A-Z0-9]+-[A-Z0-9]+$", max_length = 31))]
         symbol: Query<Option<String>>,
-        /// At this time or later; RFC 3339, UTC.
-        from: Query<Option<String>>,
-        /// Before this time; RFC 3339, UTC.
-        to: Query<Option<String>>,
+        /// At this time or later.
+        from: Query<Option<TimeText>>,
+        /// Before this time.
+        to: Query<Option<TimeText>>,
         /// Which columns, separated by commas; all, where it is left out.
         #[oai(default = "every_column", explode = false)]
         columns: Query<Vec<String>>,
@@ -143,11 +143,12 @@ impl Tables {
         #[oai(validator(max_length = 512))]
         cursor: Query<Option<String>>,
         /// The table at this version.
+        #[oai(validator(minimum(value = "0"), maximum(value = "9007199254740991")))]
         version: Query<Option<u64>>,
-        /// The table as it was stored at this time; RFC 3339, UTC.
-        as_of: Query<Option<String>>,
-        /// Rows whose records were in the log by this time; RFC 3339, UTC.
-        known_at: Query<Option<String>>,
+        /// The table as it was stored at this time.
+        as_of: Query<Option<TimeText>>,
+        /// Rows whose records were in the log by this time.
+        known_at: Query<Option<TimeText>>,
         /// The format of the answer.
         format: Query<Option<RowFormat>>,
         /// The `ETag` of an answer that is there: the same one is not sent again.

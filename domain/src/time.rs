@@ -108,8 +108,8 @@ impl Timestamp {
         (year, month, doy - (153 * mp + 2) / 5 + 1, seconds / 3_600, seconds / 60 % 60, seconds % 60, within % MICROS)
     }
 
-    /// Reads an instant as RFC 3339 text in UTC (`2024-03-09T16:00:00Z`, fraction optional, a bare date is its
-    /// midnight) or as Unix seconds.
+    /// Reads an instant as RFC 3339 text (`2024-03-09T16:00:00Z` or `2024-03-09T18:00:00+02:00`, fraction optional, a
+    /// bare date is its midnight in UTC) or as Unix seconds.
     ///
     /// # Errors
     /// [`TimeError`] for anything else.
@@ -166,11 +166,11 @@ fn decimal_micros(text: &str) -> Option<i64> {
     Some(if negative { -micros } else { micros })
 }
 
-/// Microseconds from `YYYY-MM-DD[THH:MM:SS[.f]Z]`, `None` where the text is not of that form.
+/// Microseconds from `YYYY-MM-DD[THH:MM:SS[.f](Z|+HH:MM|-HH:MM)]`, `None` where the text is not of that form.
 fn rfc3339_micros(text: &str) -> Option<i64> {
-    let (date, time) = match text.split_once(['T', ' ']) {
-        Some((date, time)) => (date, time.strip_suffix('Z').or_else(|| time.strip_suffix("+00:00"))?),
-        None => (text, "00:00:00"),
+    let (date, (time, ahead)) = match text.split_once(['T', 't', ' ']) {
+        Some((date, time)) => (date, split_offset(time)?),
+        None => (text, ("00:00:00", 0)),
     };
     let fields = |s: &str, separator: char| -> Option<[i64; 3]> {
         let mut parts = s.split(separator).map(|p| p.parse::<i64>().ok().filter(|v| *v >= 0));
@@ -187,8 +187,29 @@ fn rfc3339_micros(text: &str) -> Option<i64> {
         && minute < 60
         && second < 60;
     let fraction = decimal_micros(&format!("0.{fraction}"))?;
-    in_range
-        .then(|| (days_from_civil(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second) * MICROS + fraction)
+    in_range.then(|| {
+        let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second - ahead;
+        seconds * MICROS + fraction
+    })
+}
+
+/// A time of day without its offset from UTC, and by how many seconds that is ahead.
+fn split_offset(time: &str) -> Option<(&str, i64)> {
+    if let Some(clock) = time.strip_suffix(['Z', 'z']) {
+        return Some((clock, 0));
+    }
+    let (clock, offset) = time.split_at_checked(time.len().checked_sub("+00:00".len())?)?;
+    let (sign, offset) = match offset.strip_prefix('+') {
+        Some(offset) => (1, offset),
+        None => (-1, offset.strip_prefix('-')?),
+    };
+    let (hours, minutes) = offset.split_once(':')?;
+    let two_digits = |text: &str| match text.as_bytes() {
+        [tens @ b'0'..=b'9', ones @ b'0'..=b'9'] => Some(i64::from((tens - b'0') * 10 + (ones - b'0'))),
+        _ => None,
+    };
+    let (hours, minutes) = (two_digits(hours)?, two_digits(minutes)?);
+    (hours < 24 && minutes < 60).then_some((clock, sign * (hours * 3_600 + minutes * 60)))
 }
 
 const fn days_in_month(year: i64, month: i64) -> i64 {
@@ -248,10 +269,24 @@ mod tests {
     }
 
     #[rstest]
+    #[case("2024-03-09T16:00:00+00:00")]
+    #[case("2024-03-09T18:30:00.000+02:30")]
+    #[case("2024-03-08T21:01:00-18:59")]
+    #[case("2024-03-09t16:00:00z")]
+    fn an_offset_is_taken_off(#[case] text: &str) {
+        assert_eq!(Timestamp::parse(text), Ok(Timestamp(1_710_000_000_000_000)));
+    }
+
+    #[rstest]
     #[case("2023-02-29")]
     #[case("2024-13-01")]
     #[case("2024-01-01T24:00:00Z")]
     #[case("2024-01-01T00:00:00")]
+    #[case("2024-01-01T00:00:00+24:00")]
+    #[case("2024-01-01T00:00:00+0200")]
+    #[case("2024-01-01T00:00:00Z+02:00")]
+    #[case("2024-01-01T+02:00")]
+    #[case("2024-01-01T00:00:00+2:000")]
     #[case("yesterday")]
     fn impossible_dates_are_refused(#[case] text: &str) {
         assert!(Timestamp::parse(text).is_err());

@@ -519,18 +519,25 @@ fn percentile(ascending: &[f64], percent: f64) -> f64 {
     ascending[below] + (ascending[above] - ascending[below]) * (rank - below as f64)
 }
 
+/// A feature above it is made smaller while it is described, so that the sum of squares stays finite.
+const LARGE: f64 = 1e140;
+
 /// Statistics of one feature over `vectors` (not empty), in two passes.
 #[expect(clippy::cast_precision_loss, reason = "at most DESCRIBED values")]
 fn describe(vectors: &[FeatureVector], feature: usize) -> FeatureStatistics {
     let values = || vectors.iter().map(|vector| vector[feature]);
+    let (min, max) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
+    // A power of two, which changes no digit.
+    let scale = if max > LARGE { 2.0_f64.powi(-600) } else { 1.0 };
+    let scaled = || values().map(|value| value * scale);
     let count = vectors.len() as f64;
-    let mean = values().sum::<f64>() / count;
-    let squares: f64 = values().map(|value| (value - mean) * (value - mean)).sum();
+    let mean = scaled().sum::<f64>() / count;
+    let squares: f64 = scaled().map(|value| (value - mean) * (value - mean)).sum();
     FeatureStatistics {
-        mean,
-        std: (squares / (count - 1.0).max(1.0)).sqrt(),
-        min: values().fold(f64::INFINITY, f64::min),
-        max: values().fold(f64::NEG_INFINITY, f64::max),
+        mean: (mean / scale).min(max),
+        std: ((squares / (count - 1.0).max(1.0)).sqrt() / scale).min(max - min),
+        min,
+        max,
     }
 }
 
@@ -722,6 +729,20 @@ mod tests {
         assert!((first.std - 3.962_322_551_231_79).abs() < 1e-12, "{first:?}");
         assert_eq!((first.mean, first.min, first.max), (3.2, 0.0, 10.0));
         assert_eq!(last, FeatureStatistics { mean: 1.0, std: 0.0, min: 1.0, max: 1.0 });
+    }
+
+    #[test]
+    fn the_greatest_features_have_finite_statistics() {
+        let feed = Feed::new();
+        let verdict = Verdict { anomaly_score: -0.5, is_anomaly: true };
+        for (last, middle) in [(f64::MAX, 0.0), (f64::MAX, f64::MAX)] {
+            let features = [0.0, 0.0, 0.0, middle, last];
+            feed.push_manual(symbol("BTC-USDT"), features, verdict, 1, Timestamp::from_seconds(0));
+        }
+        let [.., middle, last] = feed.statistics().feature_stats.unwrap();
+        assert_eq!(last, FeatureStatistics { mean: f64::MAX, std: 0.0, min: f64::MAX, max: f64::MAX });
+        assert_eq!((middle.mean, middle.max), (f64::MAX / 2.0, f64::MAX));
+        assert!((middle.std / f64::MAX - 0.5_f64.sqrt()).abs() < 1e-12, "{middle:?}");
     }
 
     #[test]

@@ -142,6 +142,11 @@ impl Served {
         }
     }
 
+    /// Where a path of it is.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
     /// Sends a JSON body, which must be answered with this status.
     pub fn post(&self, path: &str, body: &'static str, status: u16) {
         let runtime = tokio::runtime::Runtime::new().unwrap();

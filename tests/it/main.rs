@@ -32,6 +32,7 @@ mod restore;
 
 mod alerts;
 mod apart;
+mod contract;
 mod keys;
 
 mod example_vectors;

@@ -23,6 +23,18 @@ pub fn shared(relative: &str) -> Option<PathBuf> {
 /// # Panics
 /// Where there is none and `SENTINEL_REQUIRE` names `python`.
 pub fn python(modules: &[&str]) -> Option<PathBuf> {
+    interpreter("python", modules)
+}
+
+/// The same interpreter where it has Schemathesis, which no other test needs.
+///
+/// # Panics
+/// Where it has not and `SENTINEL_REQUIRE` names `schemathesis`.
+pub fn schemathesis() -> Option<PathBuf> {
+    interpreter("schemathesis", &["schemathesis"])
+}
+
+fn interpreter(requirement: &str, modules: &[&str]) -> Option<PathBuf> {
     let interpreter = std::env::var_os("SENTINEL_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from);
     let imports: Vec<String> = modules.iter().map(|module| format!("import {module}")).collect();
     let imported = Command::new(&interpreter)
@@ -34,7 +46,7 @@ pub fn python(modules: &[&str]) -> Option<PathBuf> {
     if imported.is_ok_and(|status| status.success()) {
         return Some(interpreter);
     }
-    missing("python", &format!("{} with {}", interpreter.display(), modules.join(", ")))
+    missing(requirement, &format!("{} with {}", interpreter.display(), modules.join(", ")))
 }
 
 /// The controller of the Fluvio cluster that `SENTINEL_TEST_FLUVIO` names.

@@ -9,7 +9,7 @@ use poem_openapi::{Enum, Object, types::Any};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::answers::iso_text;
+use crate::{answers::iso_text, parameters::TimeText};
 
 fn text(at: Option<Timestamp>) -> Option<String> {
     at.map(iso_text)
@@ -210,6 +210,7 @@ impl From<&ModelDetail> for ModelPage {
 pub struct PromoteRequest {
     /// Why, for the history; not empty.
     #[serde(default)]
+    #[oai(validator(min_length = 1, pattern = "\\S"))]
     pub reason: String,
     /// Only if this version is champion now.
     #[oai(nullable)]
@@ -325,7 +326,7 @@ impl SchedulePage {
 pub struct TriggerRequest {
     /// The time that the run is of; now, where it is left out.
     #[oai(nullable)]
-    pub at: Option<String>,
+    pub at: Option<TimeText>,
     /// Of requests with one key only the first starts a run.
     #[oai(nullable)]
     pub idempotency_key: Option<String>,

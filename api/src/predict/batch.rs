@@ -11,7 +11,7 @@ use models::Verdict;
 use poem::{Request, RequestBody, Result, http::StatusCode};
 use poem_openapi::{
     ApiExtractor, ApiExtractorType, ExtractParamOptions, Object, Union,
-    registry::{MetaMediaType, MetaRequest, MetaSchema, Registry},
+    registry::{MetaMediaType, MetaRequest, MetaSchema, MetaSchemaRef, Registry},
     types::{Example, Type},
 };
 use serde::{
@@ -46,8 +46,12 @@ impl<'a> ApiExtractor<'a> for BatchBody {
     }
 
     fn request_meta() -> Option<MetaRequest> {
-        let limit = MetaSchema { max_items: Some(MAX_ITEMS), ..MetaSchema::ANY };
-        let schema = Vec::<PredictRequest>::schema_ref().merge(limit);
+        let inline = |schema| MetaSchemaRef::Inline(Box::new(schema));
+        let other =
+            MetaSchema { description: Some("Anything else, which is refused in its place."), ..MetaSchema::ANY };
+        let item = MetaSchema { any_of: vec![PredictRequest::schema_ref(), inline(other)], ..MetaSchema::ANY };
+        let items = Some(Box::new(inline(item)));
+        let schema = inline(MetaSchema { items, max_items: Some(MAX_ITEMS), ..MetaSchema::new("array") });
         let content = vec![MetaMediaType { content_type: "application/json", schema }];
         Some(MetaRequest { description: None, content, required: true })
     }

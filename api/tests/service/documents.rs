@@ -69,6 +69,7 @@ async fn the_limits_of_the_document_are_the_limits_of_the_service() {
     }
     let batch = &document["paths"]["/predict/batch"]["post"]["requestBody"]["content"]["application/json"]["schema"];
     assert_eq!((&batch["type"], &batch["maxItems"]), (&Value::from("array"), &Value::from(10_000)));
+    assert_eq!(batch["items"]["anyOf"][0]["$ref"], "#/components/schemas/PredictRequest");
     let key = &document["paths"]["/events"]["post"]["parameters"][0];
     assert_eq!((&key["name"], &key["in"]), (&Value::from("Idempotency-Key"), &Value::from("header")));
     assert_eq!(key["schema"]["maxLength"], 255);
@@ -81,10 +82,36 @@ async fn the_limits_of_the_document_are_the_limits_of_the_service() {
 }
 
 #[tokio::test]
+async fn bodies_that_take_no_other_field_and_bodies_that_are_needed_are_documented_as_such() {
+    let service = Running::start(None).await;
+    let document = service.get_json("/openapi.json", StatusCode::OK).await;
+    for name in ["PromoteRequest", "TriggerRequest", "PauseRequest", "ResumeRequest", "Nothing"] {
+        assert_eq!(document["components"]["schemas"][name]["additionalProperties"], false, "{name}");
+    }
+    let is_required = |path: &str| document["paths"][path]["post"]["requestBody"]["required"].as_bool();
+    assert_eq!(is_required("/models/{version}/promote"), Some(true));
+    assert_eq!(is_required("/schedules/{name}/trigger"), Some(false));
+}
+
+#[tokio::test]
+async fn a_time_is_documented_with_every_form_that_is_read() {
+    let service = Running::start(None).await;
+    let document = service.get_json("/openapi.json", StatusCode::OK).await;
+    let at = &document["components"]["schemas"]["TriggerRequest"]["properties"]["at"];
+    assert_eq!((&at["type"], &at["nullable"]), (&Value::from("string"), &Value::from(true)));
+    let formats: Vec<_> = at["anyOf"].as_array().unwrap().iter().map(|form| form["format"].as_str()).collect();
+    assert_eq!(formats, [Some("date-time"), Some("date"), None]);
+    for time in ["2024-03-09T16:00:00Z", "2024-03-09T17:30:00.5%2B01:30", "2024-03-09", "1710000000", "-1.5"] {
+        service.get_json(&format!("/runs?since={time}"), StatusCode::OK).await;
+    }
+}
+
+#[tokio::test]
 async fn the_documentation_page_needs_no_other_host() {
     let service = Running::start(None).await;
     let page = service.get_text("/docs").await;
     assert!(page.contains("SwaggerUIBundle(") && page.contains("latest_predictions"));
+    assert!(page.contains("\"additionalProperties\": false"));
     let head = page.split("<script").next().unwrap();
     assert!(!page.contains("<script src") && !page.contains("<link rel=\"stylesheet\"") && !head.contains("@import"));
 }

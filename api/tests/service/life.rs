@@ -117,10 +117,13 @@ async fn runs_are_listed_shown_and_cancelled() {
 #[case("POST", "/models/7/promote", Some(json!({"reason": "x"})), StatusCode::NOT_FOUND, "no model version 7")]
 #[case("POST", "/models/7/promote", Some(json!({})), StatusCode::UNPROCESSABLE_ENTITY, "reason is missing")]
 #[case("POST", "/models/7/promote", Some(json!({"why": "x"})), StatusCode::UNPROCESSABLE_ENTITY, "unknown field `why`")]
+#[case("POST", "/models/7/promote", Some(json!(["x", null])), StatusCode::UNPROCESSABLE_ENTITY, "no JSON object")]
 #[case("POST", "/schedules/x/pause", Some(json!({})), StatusCode::NOT_FOUND, "`x`")]
 #[case("POST", "/schedules/compact/resume", Some(json!({"catch_up": "some"})), StatusCode::UNPROCESSABLE_ENTITY, "some")]
 #[case("POST", "/schedules/compact/trigger", Some(json!({"at": "noon"})), StatusCode::UNPROCESSABLE_ENTITY, "at must be a time")]
+#[case("POST", "/schedules/compact/trigger", Some(json!([null, null])), StatusCode::UNPROCESSABLE_ENTITY, "no JSON object")]
 #[case("POST", "/runs/7/cancel", Some(json!({})), StatusCode::NOT_FOUND, "7")]
+#[case("POST", "/runs/7/cancel", Some(json!([])), StatusCode::UNPROCESSABLE_ENTITY, "no JSON object")]
 #[tokio::test]
 async fn what_cannot_be_done_is_refused_with_a_reason(
     #[case] method: Method,
