@@ -116,7 +116,8 @@ where
 {
     let filter = filter(&settings.level).map_err(LoggingError::Level)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_span_events(FmtSpan::NONE);
-    let builder = builder.with_writer(OneLines(writer));
+    let has_colours = is_terminal && settings.format == LogFormat::Text;
+    let builder = builder.with_writer(OneLines { inner: writer, has_colours });
     Ok(match settings.format {
         LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
         // On a terminal the library decides, so that NO_COLOR is respected.
@@ -126,39 +127,47 @@ where
 }
 
 /// Makes writers that keep each happening on one line.
-struct OneLines<M>(M);
+struct OneLines<M> {
+    inner: M,
+    /// Where it has them, the escape character begins one.
+    has_colours: bool,
+}
 
 impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for OneLines<M> {
     type Writer = OneLine<M::Writer>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        OneLine(self.0.make_writer())
+        OneLine { inner: self.inner.make_writer(), has_colours: self.has_colours }
     }
 }
 
-/// Takes one happening at a time, as the subscriber writes it. What else moves on a terminal the subscriber escapes.
-struct OneLine<W>(W);
+/// Takes one happening at a time, as the subscriber writes it; control characters in it are written as Rust escapes them.
+struct OneLine<W> {
+    inner: W,
+    has_colours: bool,
+}
 
 impl<W: Write> Write for OneLine<W> {
     fn write(&mut self, happening: &[u8]) -> io::Result<usize> {
         let text = happening.strip_suffix(b"\n").unwrap_or(happening);
-        if !text.iter().any(|byte| b"\n\r".contains(byte)) {
-            return self.0.write_all(happening).map(|()| happening.len());
+        let is_plain = |byte: &u8| !byte.is_ascii_control() || (self.has_colours && *byte == b'\x1b');
+        if text.iter().all(is_plain) {
+            return self.inner.write_all(happening).map(|()| happening.len());
         }
         let mut line = Vec::with_capacity(happening.len() + 8);
         for byte in text {
-            match byte {
-                b'\n' => line.extend_from_slice(b"\\n"),
-                b'\r' => line.extend_from_slice(b"\\r"),
-                byte => line.push(*byte),
+            if is_plain(byte) {
+                line.push(*byte);
+            } else {
+                line.extend(byte.escape_ascii());
             }
         }
         line.extend_from_slice(&happening[text.len()..]);
-        self.0.write_all(&line).map(|()| happening.len())
+        self.inner.write_all(&line).map(|()| happening.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        self.inner.flush()
     }
 }
 

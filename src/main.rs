@@ -27,6 +27,9 @@ use crate::{cli::Cli, config::Settings, progress::Progress};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// The stack of a thread in bytes, taken as it is used: a long statement is planned and run as deep as it is long.
+const STACK_BYTES: usize = 8 << 20;
+
 /// What a command found out, as far as an exit code can tell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -57,7 +60,7 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
     let (settings, origins) = Settings::from_process(cli)?;
     let progress = Progress::stderr();
     logging::init(&settings.logging, &progress)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK_BYTES).enable_all().build()?;
     let outcome = runtime.block_on(commands::run(&cli.command, &settings, &origins, &progress));
     // A read of a blocking source may still be under way; it holds nothing that must be saved.
     runtime.shutdown_background();

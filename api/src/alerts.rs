@@ -91,9 +91,9 @@ impl AlertOperations {
         alert_type: Query<Option<AlertTypeName>>,
         /// Of this severity at least, at their peak.
         severity: Query<Option<SeverityName>>,
-        /// Raised at this event time or later; RFC 3339, UTC.
+        /// Raised at this event time or later.
         from: Query<Option<TimeText>>,
-        /// Raised before this event time; RFC 3339, UTC.
+        /// Raised before this event time.
         to: Query<Option<TimeText>>,
         /// Those that somebody has acknowledged, or the others.
         acknowledged: Query<Option<bool>>,

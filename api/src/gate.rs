@@ -25,6 +25,7 @@ use tokio::time::timeout;
 
 use crate::{
     meter::{Meter, Sender},
+    observe::route_of,
     problem::{Problem, documented},
     protection::Protection,
 };
@@ -185,7 +186,7 @@ impl<T: OpenApi> OpenApi for Guarded<T> {
 fn needs(apis: &[MetaApi]) -> HashMap<(String, Method), Need> {
     let paths = apis.iter().flat_map(|api| &api.paths);
     let operations = paths.flat_map(|path| {
-        let template = path.path.replace('{', ":").replace('}', "");
+        let template = route_of(&path.path);
         path.operations.iter().map(move |operation| ((template.clone(), operation.method.clone()), Need::of(operation)))
     });
     operations.collect()

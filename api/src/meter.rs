@@ -74,7 +74,7 @@ impl<C: Clock> Meter<C> {
 
 /// The wait as the header `Retry-After` has it: at least 1, and never too short.
 fn whole_seconds(wait: Duration) -> u32 {
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
     u32::try_from(seconds.max(1)).unwrap_or(u32::MAX)
 }
 

@@ -39,7 +39,7 @@ impl AllowedMethods {
 }
 
 /// The route template of a documented path: `/runs/{id}/cancel` is `/runs/:param0/cancel` to the framework.
-fn route_of(path: &str) -> String {
+pub fn route_of(path: &str) -> String {
     let mut parts: Vec<_> = path.split('/').map(str::to_owned).collect();
     for (number, variable) in parts.iter_mut().filter(|part| part.starts_with('{')).enumerate() {
         *variable = format!(":param{number}");

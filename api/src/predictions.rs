@@ -45,9 +45,9 @@ impl Predictions {
         /// Of one market only.
         #[oai(validator(pattern = "^[A-Z0-9]+-[A-Z0-9]+$", max_length = 31))]
         symbol: Query<Option<String>>,
-        /// For events at this time or later; RFC 3339, UTC.
+        /// For events at this time or later.
         from: Query<Option<TimeText>>,
-        /// For events before this time; RFC 3339, UTC.
+        /// For events before this time.
         to: Query<Option<TimeText>>,
         /// Only what was called an anomaly.
         #[oai(default)]
@@ -65,10 +65,11 @@ impl Predictions {
         #[oai(validator(max_length = 512))]
         cursor: Query<Option<String>>,
         /// The table at this version.
+        #[oai(validator(minimum(value = "0"), maximum(value = "9007199254740991")))]
         version: Query<Option<u64>>,
-        /// The table as it was stored at this time; RFC 3339, UTC.
+        /// The table as it was stored at this time.
         as_of: Query<Option<TimeText>>,
-        /// Predictions for records that were in the log by this time; RFC 3339, UTC.
+        /// Predictions for records that were in the log by this time.
         known_at: Query<Option<TimeText>>,
         /// The format of the answer.
         format: Query<Option<RowFormat>>,

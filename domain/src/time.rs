@@ -159,11 +159,11 @@ fn decimal_micros(text: &str) -> Option<i64> {
     if !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
         return None;
     }
-    let mut micros: i64 = 0;
+    let mut micros: u64 = 0;
     for digit in digits.by_ref().take(wanted) {
-        micros = micros.checked_mul(10)?.checked_add(i64::from(digit - b'0'))?;
+        micros = micros.checked_mul(10)?.checked_add(u64::from(digit - b'0'))?;
     }
-    Some(if negative { -micros } else { micros })
+    if negative { 0_i64.checked_sub_unsigned(micros) } else { i64::try_from(micros).ok() }
 }
 
 /// Microseconds from `YYYY-MM-DD[THH:MM:SS[.f](Z|+HH:MM|-HH:MM)]`, `None` where the text is not of that form.
@@ -172,8 +172,9 @@ fn rfc3339_micros(text: &str) -> Option<i64> {
         Some((date, time)) => (date, split_offset(time)?),
         None => (text, ("00:00:00", 0)),
     };
+    let is_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
     let fields = |s: &str, separator: char| -> Option<[i64; 3]> {
-        let mut parts = s.split(separator).map(|p| p.parse::<i64>().ok().filter(|v| *v >= 0));
+        let mut parts = s.split(separator).map(|p| p.parse::<i64>().ok().filter(|_| is_digits(p)));
         let three = [parts.next()??, parts.next()??, parts.next()??];
         parts.next().is_none().then_some(three)
     };
@@ -186,7 +187,8 @@ fn rfc3339_micros(text: &str) -> Option<i64> {
         && hour < 24
         && minute < 60
         && second < 60;
-    let fraction = decimal_micros(&format!("0.{fraction}"))?;
+    // An exponent would make more of it than a second.
+    let fraction = decimal_micros(&format!("0.{fraction}")).filter(|_| is_digits(fraction))?;
     in_range.then(|| {
         let seconds = days_from_civil(year, month, day) * 86_400 + hour * 3_600 + minute * 60 + second - ahead;
         seconds * MICROS + fraction
@@ -242,6 +244,8 @@ mod tests {
     #[case("1.71e9", 1_710_000_000_000_000)]
     #[case("-1.5", -1_500_000)]
     #[case("0", 0)]
+    #[case("9223372036854.775807", i64::MAX)]
+    #[case("-9223372036854.775808", i64::MIN)]
     fn seconds_are_read_from_their_digits(#[case] text: &str, #[case] micros: i64) {
         assert_eq!(Timestamp::parse_seconds(text), Ok(Timestamp(micros)));
     }
@@ -254,6 +258,8 @@ mod tests {
     #[case("abc")]
     #[case("NaN")]
     #[case("99999999999999999999")]
+    #[case("9223372036854.775808")]
+    #[case("-9223372036854.775809")]
     fn what_is_not_a_number_of_seconds_is_refused(#[case] text: &str) {
         assert!(Timestamp::parse_seconds(text).is_err());
     }
@@ -287,6 +293,10 @@ mod tests {
     #[case("2024-01-01T00:00:00Z+02:00")]
     #[case("2024-01-01T+02:00")]
     #[case("2024-01-01T00:00:00+2:000")]
+    #[case("2024-+1-01")]
+    #[case("2024-01-01T00:00:00.Z")]
+    #[case("2024-01-01T00:00:00.5e3Z")]
+    #[case("2024-01-01T00:00:00.9223372036854775807e13Z")]
     #[case("yesterday")]
     fn impossible_dates_are_refused(#[case] text: &str) {
         assert!(Timestamp::parse(text).is_err());

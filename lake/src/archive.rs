@@ -64,7 +64,7 @@ pub enum Rows {
     Klines(Vec<Kline>),
     /// Lines that another crate decodes.
     JsonLines {
-        /// The place of the first one; each line has the next.
+        /// The place of the first row; each has the next.
         first_place: u64,
         /// The number of the first one in the file, from 1.
         first_line: u64,
@@ -256,8 +256,12 @@ fn look(path: &Path, tables: &mut BTreeSet<PathBuf>) -> Result<Vec<PathBuf>, Err
     Ok(files)
 }
 
-/// Opens a file; `None` where its name tells that it is of another symbol than is wanted.
-fn open_file(path: &Path, wanted: &[Symbol], scratch: &Path) -> Result<Option<ArchiveFile>, Error> {
+/// Opens a file, which is no Delta table, as [`open`] does; `None` where its name tells that it is of another symbol than
+/// is wanted. File reads: for a thread that may block.
+///
+/// # Errors
+/// Where the file cannot be read as what its name says it is.
+pub fn open_file(path: &Path, wanted: &[Symbol], scratch: &Path) -> Result<Option<ArchiveFile>, Error> {
     let about = fs::metadata(path).map_err(Error::file("read", path))?;
     let modified = about.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
     let modified = modified.and_then(|since| i64::try_from(since.as_micros()).ok()).map(Timestamp::from_micros);

@@ -32,7 +32,7 @@ pub mod truth;
 
 pub mod compare;
 
-mod sql;
+pub mod sql;
 
 pub mod query;
 

@@ -659,6 +659,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_limit_holds_where_only_partitions_are_read() {
+        let (_folder, lake) = grown().await;
+        for table in ["features VERSION AS OF 1", "features"] {
+            let sql = format!("SELECT symbol FROM {table} WHERE symbol = 'BTC-USDT' LIMIT 1");
+            assert_eq!(row(&lake, &sql).await, ["BTC-USDT"], "{sql}");
+        }
+    }
+
+    #[tokio::test]
     async fn answers_have_plain_types() {
         let (_folder, lake) = grown().await;
         let sql = "SELECT symbol, source, timestamp, price, anomaly_type, [symbol] AS symbols FROM features";

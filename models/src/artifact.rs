@@ -1,6 +1,6 @@
 //! A model as bytes: little-endian, versioned, its own SHA-256 at the end. The same model has the same bytes, and
 //! only bytes that were written as a model are read as one: everything else is an error, never a panic, and no count
-//! in the bytes makes the reader allocate more than their length allows. Never touches a file.
+//! in the bytes makes the reader allocate before it has read what is counted. Never touches a file.
 //!
 //! Layout of version 1:
 //!
@@ -56,9 +56,7 @@ impl Model {
         for tree in self.forest().trees() {
             writer.tree(tree);
         }
-        let checksum = Sha256::digest(&writer.0);
-        writer.bytes(&checksum);
-        writer.0
+        sealed(writer.0)
     }
 
     /// Reads an artifact.
@@ -89,6 +87,13 @@ impl Model {
         reader.end()?;
         Ok(model)
     }
+}
+
+/// Content with the checksum at its end. It tells damage, and not who wrote the bytes: any content can be sealed.
+pub fn sealed(mut content: Vec<u8>) -> Vec<u8> {
+    let checksum = Sha256::digest(&content);
+    content.extend_from_slice(&checksum);
+    content
 }
 
 struct Writer(Vec<u8>);
@@ -302,13 +307,6 @@ mod tests {
     }
 
     static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| model().to_bytes());
-
-    /// The bytes with a correct checksum, so that the reader behind it is reached.
-    fn sealed(mut content: Vec<u8>) -> Vec<u8> {
-        let checksum = Sha256::digest(&content);
-        content.extend_from_slice(&checksum);
-        content
-    }
 
     fn content() -> Vec<u8> {
         BYTES[..BYTES.len() - CHECKSUM_BYTES].to_vec()

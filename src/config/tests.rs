@@ -348,15 +348,15 @@ fn the_log_may_be_on_a_cluster_that_the_flag_names() {
 
 #[test]
 fn the_text_of_a_key_is_never_shown() {
-    let key = "-----BEGIN PRIVATE KEY-----secret";
+    let key = "-----BEGIN PRIVATE KEY-----hush";
     let file = format!("[log]\ntls_key = '{key}'\ntls_cert = 'cert.pem'\n");
     let (settings, origins) = load(&file, &[], "sentinel up").unwrap();
     assert_eq!((settings.log.tls_key.0.as_str(), settings.log.tls_cert.shown()), (key, "cert.pem"));
     for shown in [format!("{settings:?}"), render(&settings, &origins)] {
-        assert!(!shown.contains("secret") && shown.contains("cert.pem"), "{shown}");
+        assert!(!shown.contains("hush") && shown.contains("cert.pem"), "{shown}");
     }
     let sentence = refusal(&format!("[http]\ntls_key = '{key}'\ntls_cert = 'cert.pem'\n"), &[], "sentinel up");
-    assert!(sentence.contains("the path of a PEM file") && !sentence.contains("secret"), "{sentence}");
+    assert!(sentence.contains("the path of a PEM file") && !sentence.contains("hush"), "{sentence}");
 }
 
 #[test]

@@ -8,6 +8,8 @@ mod venue;
 
 mod tidy;
 
+mod fuzz_seeds;
+
 mod late;
 mod live;
 mod recorded;
@@ -30,7 +32,6 @@ mod schedule;
 mod query;
 mod restore;
 
-mod alerts;
 mod apart;
 mod contract;
 mod keys;

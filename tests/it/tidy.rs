@@ -111,7 +111,8 @@ fn every_dependency_is_declared_once_in_the_workspace() {
 #[test]
 fn every_file_says_what_it_is() {
     let folders = ["domain", "models", "streams", "lake", "scheduler", "jobs", "api", "src", "tests"];
-    let files: Vec<PathBuf> = folders.iter().flat_map(|folder| rust_files(&root().join(folder))).collect();
+    let folders = folders.into_iter().chain(["fuzz/src", "fuzz/fuzz_targets"]);
+    let files: Vec<PathBuf> = folders.flat_map(|folder| rust_files(&root().join(folder))).collect();
     assert!(files.len() > 60, "only {} files found", files.len());
     for file in files {
         let text = fs::read_to_string(&file).unwrap();

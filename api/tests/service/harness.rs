@@ -311,7 +311,7 @@ pub fn symbol(text: &str) -> Symbol {
 /// The body of a request to judge `features`.
 pub fn question(market: &str, features: FeatureVector) -> Value {
     let mut body = json!({ "symbol": market });
-    for (name, value) in domain::FEATURE_NAMES.into_iter().zip(features) {
+    for (name, value) in FEATURE_NAMES.into_iter().zip(features) {
         body[name] = value.into();
     }
     body

@@ -45,7 +45,7 @@ fn json_lines(first_place: u64, first_line: u64, bytes: &[u8]) -> DecodedBlock {
             continue;
         }
         match codec::decode_value(text) {
-            Ok(Record::Event(event)) => rows.push(Archived { event, place: first_place + number }),
+            Ok(Record::Event(event)) => rows.push(Archived { event, place: first_place + rows.len() as u64 }),
             Ok(Record::Heartbeat(_) | Record::Floor(_)) => {}
             Err(error) => unknown.push((rows.len(), first_line + number, error.to_string())),
         }
@@ -57,4 +57,20 @@ fn json_lines(first_place: u64, first_line: u64, bytes: &[u8]) -> DecodedBlock {
     });
     let refused = refused.collect();
     DecodedBlock { rows: Decoded::Trades(rows), refused }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_are_no_rows_take_no_places() {
+        let event = "{\"timestamp\":1710000000,\"symbol\":\"BTC-USDT\",\"price\":1,\"volume\":0}\n";
+        let text = format!("{}{event}{{}}\n{event}", "\n".repeat(1 << 20));
+        let DecodedBlock { rows: Decoded::Trades(rows), refused } = json_lines(7 << 20, 1, text.as_bytes()) else {
+            panic!("no trades")
+        };
+        assert_eq!(rows.iter().map(|row| row.place).collect::<Vec<_>>(), [7 << 20, (7 << 20) + 1]);
+        assert_eq!(refused.iter().map(|refused| refused.line).collect::<Vec<_>>(), [(1 << 20) + 2]);
+    }
 }

@@ -1,11 +1,12 @@
 //! Binance's public CSV files: spot `trades`, `aggTrades` and 1-minute `klines`, with or without a header.
 //!
-//! Polars splits a block into columns of text; numbers are parsed from that text. Lines that have another number of
-//! columns are taken out before, so that they cost no others.
+//! Polars splits a block into columns of text; numbers are parsed from that text. Lines that it would not split as they
+//! stand (of another number of columns, in quotation marks, no text at all) are taken out before, so that they cost no
+//! others.
 //!
 //! Source: <https://github.com/binance/binance-public-data>, "spot".
 
-use std::{fs::File, io::Cursor, path::Path, sync::Arc};
+use std::{fs::File, io::Cursor, path::Path, str, sync::Arc};
 
 use domain::{Event, Side, Source, Symbol, Timestamp, windows::WINDOW_MICROS};
 use memchr::memchr3_iter;
@@ -42,7 +43,7 @@ pub(super) struct CsvFile {
 
 impl CsvFile {
     pub(super) fn open(file: File, named: &Named, path: &Path) -> Result<Self, Error> {
-        let first = first_line(&file).map_err(Error::file("read", path))?;
+        let first = first_line(&file, path)?;
         let cells = String::from_utf8_lossy(&first);
         let cells: Vec<&str> = cells.trim_end_matches('\r').split(',').collect();
         let found = COLUMNS.iter().find(|(_, columns)| *columns == cells.len());
@@ -92,7 +93,7 @@ impl CsvFile {
         let bytes = self.text.bytes_of(block).map_err(Error::file("read", path))?;
         let is_last = self.text.is_last(block);
         let Sound { bytes, lines, mut refused } = sound_lines(bytes, self.columns, is_last);
-        let frame = split(&bytes, self.columns, self.columns_read())
+        let frame = split(bytes, self.columns, self.columns_read())
             .map_err(|error| super::refused(path, format!("cannot be split into columns: {error}")))?;
         let (rows, times) = match self.content {
             Content::Klines => self.klines(&frame, &lines, &mut refused),
@@ -270,20 +271,20 @@ impl<'a> Cells<'a> {
 /// Which line of a block each row is.
 #[derive(Debug, Default)]
 struct Lines {
-    /// Numbers of lines that are no rows, ascending, from 1.
-    left_out: Vec<u64>,
+    /// Of each line that is no row, how many rows stand before it; ascending.
+    rows_before: Vec<u64>,
 }
 
 impl Lines {
+    /// The number of a row's line, from 1.
     fn number(&self, row: usize) -> u64 {
-        let mut line = row as u64 + 1;
-        for left_out in &self.left_out {
-            if *left_out > line {
-                break;
-            }
-            line += 1;
-        }
-        line
+        let left_out = self.rows_before.partition_point(|before| *before <= row as u64);
+        (row + left_out) as u64 + 1
+    }
+
+    /// Leaves out a line, by its number; ascending.
+    fn leave_out(&mut self, line: u64) {
+        self.rows_before.push(line - 1 - self.rows_before.len() as u64);
     }
 }
 
@@ -294,12 +295,13 @@ struct Sound {
     refused: Vec<(u64, Refused)>,
 }
 
-/// Takes out the lines that have another number of columns than the first of the file.
+/// Takes out the lines that cannot be split into as many columns as the first of the file has.
 fn sound_lines(bytes: Vec<u8>, columns: usize, ends_file: bool) -> Sound {
     let (mut lines, mut refused) = (Lines::default(), Vec::new());
     let mut spoiled: Vec<std::ops::Range<usize>> = Vec::new();
     let (mut start, mut number) = (0, 0);
     let (mut found, mut has_quotes) = (1, false);
+    let all_text = str::from_utf8(&bytes).is_ok();
     // The end of the file ends a line as well.
     let marks = memchr3_iter(b'\n', b',', b'"', &bytes).chain((bytes.last() != Some(&b'\n')).then_some(bytes.len()));
     for at in marks {
@@ -308,13 +310,19 @@ fn sound_lines(bytes: Vec<u8>, columns: usize, ends_file: bool) -> Sound {
             Some(b'"') => has_quotes = true,
             end => {
                 number += 1;
-                if found != columns || has_quotes {
-                    lines.left_out.push(number);
+                let line = &bytes[start..at];
+                let is_text = all_text || str::from_utf8(line).is_ok();
+                if found != columns || has_quotes || !is_text {
+                    lines.leave_out(number);
                     spoiled.push(start..(at + 1).min(bytes.len()));
-                    if !bytes[start..at].trim_ascii().is_empty() {
+                    if !line.trim_ascii().is_empty() {
                         let torn = end.is_none() && ends_file && found < columns;
-                        let what = if torn { "the last line is torn: " } else { "" };
-                        let reason = format!("{what}{found} columns instead of {columns}");
+                        let reason = match (torn, found == columns) {
+                            (true, _) => format!("the last line is torn: {found} columns instead of {columns}"),
+                            (_, false) => format!("{found} columns instead of {columns}"),
+                            (_, true) if is_text => "it has quotation marks".to_owned(),
+                            (_, true) => "it is not UTF-8".to_owned(),
+                        };
                         refused.push((number, Refused { line: number, time: None, reason }));
                     }
                 }
@@ -336,9 +344,12 @@ fn sound_lines(bytes: Vec<u8>, columns: usize, ends_file: bool) -> Sound {
 }
 
 /// The columns of a block that are read, as text.
-fn split(bytes: &[u8], columns: usize, read: &[usize]) -> polars::prelude::PolarsResult<DataFrame> {
-    if bytes.is_empty() {
-        return Ok(DataFrame::empty());
+fn split(mut bytes: Vec<u8>, columns: usize, read: &[usize]) -> polars::prelude::PolarsResult<DataFrame> {
+    match bytes.first() {
+        None => return Ok(DataFrame::empty()),
+        // Polars takes a block that begins with `x^` for a compressed one. Cells are trimmed.
+        Some(b'x') => bytes.insert(0, b' '),
+        Some(_) => {}
     }
     let parse = CsvParseOptions::default().with_quote_char(None);
     let texts: Schema = (0..columns).map(|column| Field::new(format!("{column}").into(), DataType::String)).collect();
@@ -349,7 +360,7 @@ fn split(bytes: &[u8], columns: usize, read: &[usize]) -> polars::prelude::Polar
         .with_n_threads(Some(1))
         .with_rechunk(true)
         .with_parse_options(parse);
-    let frame = options.into_reader_with_file_handle(Cursor::new(bytes)).finish()?;
+    let frame = options.into_reader_with_file_handle(Cursor::new(bytes.as_slice())).finish()?;
     debug_assert!(frame.width() == read.len(), "lines of another width were taken out");
     Ok(frame)
 }
@@ -358,7 +369,7 @@ fn time(text: &str) -> Result<Timestamp, Wrong> {
     let number = text.parse::<i64>().map_err(|_| (None, format!("time `{}` is no whole number", shown(text))))?;
     let time = Timestamp::from_venue(number);
     if time < Timestamp::EARLIEST {
-        return Err((None, format!("time {text} is before {}", Timestamp::EARLIEST)));
+        return Err((None, format!("time {} is before {}", shown(text), Timestamp::EARLIEST)));
     }
     Ok(time)
 }

