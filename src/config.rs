@@ -2,7 +2,7 @@
 //!
 //! Later layers win: defaults, `sentinel.toml`, the environment, flags. Every value of every layer is checked, also
 //! one that a later layer replaces; an unknown key is refused. Nothing outside [`Settings::from_process`] reads the
-//! environment.
+//! environment, except for the headers of a collector of traces.
 
 mod checks;
 mod error;
@@ -48,6 +48,8 @@ pub struct Settings {
     pub http: HttpSettings,
     /// The program's own log.
     pub logging: LoggingSettings,
+    /// Traces for a collector.
+    pub telemetry: TelemetrySettings,
     /// Schedules of the settings file, by name.
     pub schedules: Vec<Schedule>,
 }
@@ -317,6 +319,13 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// `[telemetry]`
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TelemetrySettings {
+    /// Where a collector takes OTLP over HTTP; empty: nothing is sent.
+    pub otlp_endpoint: String,
 }
 
 impl Settings {

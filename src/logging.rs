@@ -9,16 +9,19 @@ use std::{
 };
 
 use domain::ErrorKind;
+use jobs::spans::SPANS;
 use tracing::{Subscriber, debug, error};
 use tracing_subscriber::{
-    EnvFilter,
-    filter::LevelFilter,
-    fmt::{MakeWriter, format::FmtSpan},
+    EnvFilter, Layer, Registry,
+    filter::{Filtered, LevelFilter},
+    fmt::MakeWriter,
+    layer::SubscriberExt,
 };
 
 use crate::{
     config::{LogFormat, LoggingSettings},
     progress::Progress,
+    telemetry::SpanExport,
 };
 
 /// The crates that are Sentinel: a bare level is meant for them.
@@ -45,12 +48,13 @@ impl LoggingError {
     }
 }
 
-/// Starts logging to standard error for the whole process; lines stand above the bars of `progress`.
+/// Starts logging to standard error for the whole process; lines stand above the bars of `progress`. Where traces are
+/// collected, `spans` makes them.
 ///
 /// # Errors
 /// [`LoggingError::Level`] for a level that cannot be read, [`LoggingError::SetUpTwice`] the second time.
-pub fn init(settings: &LoggingSettings, progress: &Progress) -> Result<(), LoggingError> {
-    let subscriber = subscriber(settings, progress.writer(), progress.has_bars())?;
+pub fn init(settings: &LoggingSettings, progress: &Progress, spans: Option<SpanExport>) -> Result<(), LoggingError> {
+    let subscriber = subscriber(settings, progress.writer(), progress.has_bars(), spans)?;
     tracing::subscriber::set_global_default(subscriber).map_err(LoggingError::SetUpTwice)?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
@@ -103,26 +107,43 @@ fn parse_directives(text: &str) -> Result<EnvFilter, String> {
             ));
         }
     }
-    EnvFilter::builder().parse(text).map_err(|error| format!("`{text}` is not a list of directives: {error}"))
+    // Spans for a collector are for it alone.
+    let all = format!("{text},{SPANS}=off");
+    EnvFilter::builder().parse(all).map_err(|error| format!("`{text}` is not a list of directives: {error}"))
+}
+
+/// Lines of the log, those that the level lets through.
+type Lines = Filtered<Box<dyn Layer<Registry> + Send + Sync>, EnvFilter, Registry>;
+
+fn lines<W>(settings: &LoggingSettings, writer: W, is_terminal: bool) -> Result<Lines, LoggingError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = filter(&settings.level).map_err(LoggingError::Level)?;
+    let has_colours = is_terminal && settings.format == LogFormat::Text;
+    let layer = tracing_subscriber::fmt::layer().with_writer(OneLines { inner: writer, has_colours });
+    let layer = match settings.format {
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
+        // On a terminal the library decides, so that NO_COLOR is respected.
+        LogFormat::Text if is_terminal => layer.boxed(),
+        LogFormat::Text => layer.with_ansi(false).boxed(),
+    };
+    Ok(layer.with_filter(filter))
 }
 
 fn subscriber<W>(
     settings: &LoggingSettings,
     writer: W,
     is_terminal: bool,
+    spans: Option<SpanExport>,
 ) -> Result<Box<dyn Subscriber + Send + Sync>, LoggingError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = filter(&settings.level).map_err(LoggingError::Level)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_span_events(FmtSpan::NONE);
-    let has_colours = is_terminal && settings.format == LogFormat::Text;
-    let builder = builder.with_writer(OneLines { inner: writer, has_colours });
-    Ok(match settings.format {
-        LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
-        // On a terminal the library decides, so that NO_COLOR is respected.
-        LogFormat::Text if is_terminal => Box::new(builder.finish()),
-        LogFormat::Text => Box::new(builder.with_ansi(false).finish()),
+    let subscriber = tracing_subscriber::registry().with(lines(settings, writer, is_terminal)?);
+    Ok(match spans {
+        None => Box::new(subscriber),
+        Some(spans) => Box::new(subscriber.with(spans.with_filter(SpanExport::filter()))),
     })
 }
 
@@ -211,6 +232,17 @@ pub(crate) mod tests {
         assert_eq!(line["level"], "INFO");
     }
 
+    #[test]
+    fn spans_for_a_collector_are_in_no_line() {
+        let settings = LoggingSettings { level: "trace,lake=debug".to_owned(), format: LogFormat::Text };
+        let text = logged(&settings, || {
+            let span = tracing::info_span!(target: SPANS, "request", route = "/health");
+            assert!(span.is_disabled());
+            span.in_scope(|| tracing::info!(target: "lake", "said"));
+        });
+        assert!(text.ends_with(" lake: said\n") && !text.contains("request"), "{text}");
+    }
+
     #[rstest]
     #[case(LogFormat::Text)]
     #[case(LogFormat::Json)]
@@ -241,7 +273,7 @@ pub(crate) mod tests {
     pub(crate) fn logged(settings: &LoggingSettings, work: impl FnOnce()) -> String {
         let bytes = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&bytes);
-        let subscriber = subscriber(settings, move || Sink(Arc::clone(&sink)), false).unwrap();
+        let subscriber = subscriber(settings, move || Sink(Arc::clone(&sink)), false, None).unwrap();
         tracing::subscriber::with_default(subscriber, work);
         String::from_utf8(bytes.lock().unwrap().clone()).unwrap()
     }

@@ -16,13 +16,14 @@ mod output;
 mod progress;
 mod settings_to_parts;
 mod status;
+mod telemetry;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use domain::ErrorKind;
 
-use crate::{cli::Cli, config::Settings, progress::Progress};
+use crate::{cli::Cli, config::Settings, progress::Progress, telemetry::Telemetry};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -59,9 +60,13 @@ fn run(cli: &Cli) -> anyhow::Result<Outcome> {
     }
     let (settings, origins) = Settings::from_process(cli)?;
     let progress = Progress::stderr();
-    logging::init(&settings.logging, &progress)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().thread_stack_size(STACK_BYTES).enable_all().build()?;
+    let telemetry = Telemetry::start(&settings.telemetry, runtime.handle())?;
+    logging::init(&settings.logging, &progress, telemetry.as_ref().map(Telemetry::spans))?;
     let outcome = runtime.block_on(commands::run(&cli.command, &settings, &origins, &progress));
+    if let Some(telemetry) = &telemetry {
+        telemetry.end();
+    }
     // A read of a blocking source may still be under way; it holds nothing that must be saved.
     runtime.shutdown_background();
     outcome

@@ -1,5 +1,5 @@
 //! The objects that the service answers with. Names and types are a contract with clients of the original service:
-//! fields are added, never renamed. Absent values are `null`.
+//! fields are added, never renamed. Absent values are `null`; only `simulated`, which is never false, is left out.
 
 mod explanation;
 
@@ -23,7 +23,7 @@ use poem_openapi::{
 };
 use serde::Serialize;
 
-use crate::problem::Problem;
+use crate::{problem::Problem, routes::Service};
 
 pub use explanation::ExplainAnswer;
 
@@ -203,6 +203,9 @@ pub struct ShownPrediction {
     pub model_version: i64,
     /// Who asked.
     pub origin: Origin,
+    /// `true` where the market is made up; otherwise left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub simulated: Option<bool>,
 }
 
 /// Who asked for a prediction.
@@ -234,6 +237,7 @@ impl From<&FeedItem> for ShownPrediction {
                 feed::Origin::Live => Origin::Live,
                 feed::Origin::Manual => Origin::Manual,
             },
+            simulated: item.is_simulated.then_some(true),
         }
     }
 }
@@ -252,6 +256,7 @@ impl Example for ShownPrediction {
             timestamp: "2026-11-22T08:00:00+00:00".to_owned(),
             model_version: 1,
             origin: Origin::Live,
+            simulated: Some(true),
         }
     }
 }
@@ -306,6 +311,9 @@ pub struct SystemStatus {
     pub services: Vec<ServiceStatus>,
     /// When this was told; RFC 3339, UTC.
     pub timestamp: String,
+    /// `true` where the data are made up; otherwise left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub simulated: Option<bool>,
 }
 
 /// One part of the program.
@@ -336,9 +344,10 @@ pub enum ServiceState {
 }
 
 impl SystemStatus {
-    /// What the probe told at `now`.
-    pub fn of(parts: Vec<PartStatus>, now: Timestamp) -> Self {
-        Self { services: parts.into_iter().map(ServiceStatus::from).collect(), timestamp: iso_text(now) }
+    /// How the parts of a service are.
+    pub fn of(parts: Vec<PartStatus>, service: &Service) -> Self {
+        let services = parts.into_iter().map(ServiceStatus::from).collect();
+        Self { services, timestamp: iso_text(service.clock.now()), simulated: service.mark() }
     }
 }
 
@@ -361,7 +370,7 @@ impl Example for SystemStatus {
     fn example() -> Self {
         let name = "API".to_owned();
         let api = ServiceStatus { name, status: ServiceState::Online, response_time_ms: 0.0, details: None };
-        Self { services: vec![api], timestamp: "2026-11-22T08:00:00+00:00".to_owned() }
+        Self { services: vec![api], timestamp: "2026-11-22T08:00:00+00:00".to_owned(), simulated: Some(true) }
     }
 }
 
@@ -386,6 +395,9 @@ pub struct Stats {
     /// Over the newest 10 000 predictions; null without predictions.
     #[oai(nullable)]
     pub feature_stats: Option<FeatureStats>,
+    /// `true` where the markets are made up; otherwise left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub simulated: Option<bool>,
 }
 
 /// Counters of one symbol.
@@ -486,6 +498,7 @@ impl From<&Statistics> for Stats {
             per_symbol: per_symbol.map(|(symbol, tally)| (symbol.to_string(), tally.into())).collect(),
             score_percentiles: statistics.score_percentiles.map(Into::into),
             feature_stats: statistics.feature_stats.map(Into::into),
+            simulated: None,
         }
     }
 }
@@ -508,6 +521,7 @@ impl Example for Stats {
                 rolling_price_std: spread(),
                 rolling_volume_std: spread(),
             }),
+            simulated: Some(true),
         }
     }
 }

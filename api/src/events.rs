@@ -6,11 +6,7 @@
 use std::future::ready;
 
 use bytes::Bytes;
-use domain::ErrorKind;
-use jobs::{
-    Error,
-    ingest::{IdempotencyKey, Intake, MAX_KEY_BYTES, Refusal, RefusedLine, RefusedLines, Taken},
-};
+use jobs::ingest::{IdempotencyKey, Intake, MAX_KEY_BYTES, Refusal, RefusedLine, RefusedLines, Taken};
 use poem::{
     Request, RequestBody, Result,
     http::{HeaderMap, StatusCode},
@@ -42,9 +38,6 @@ const KEY_HEADER: &str = "Idempotency-Key";
 
 /// A key: printable, and since HTTP takes them off, without spaces around it.
 const KEY_PATTERN: &str = "^[!-~]([ -~]*[!-~])?$";
-
-/// When to ask again while the log takes no records, in seconds.
-const RETRY_AFTER_S: u32 = 5;
 
 /// The operations.
 pub struct EventOperations {
@@ -81,7 +74,7 @@ impl EventOperations {
         #[oai(name = "Idempotency-Key")]
         key: Key,
     ) -> Result<Json<TakenEvents>, Refused<OfEvents>> {
-        let taken = self.intake.append(body.0, key.0).await.map_err(failed)?;
+        let taken = self.intake.append(body.0, key.0).await.map_err(Problem::of_job)?;
         let answer = match taken {
             Taken::Appended { events, refused } => TakenEvents { accepted: events, ..TakenEvents::without(refused) },
             Taken::AppendedBefore { refused } => TakenEvents { duplicate: true, ..TakenEvents::without(refused) },
@@ -89,13 +82,6 @@ impl EventOperations {
         };
         Ok(Json::of(&answer)?)
     }
-}
-
-/// A failure of the log as a client sees it.
-fn failed(error: Error) -> Problem {
-    let is_unavailable = error.kind() == ErrorKind::Unavailable;
-    let problem = Problem::of_job(error);
-    if is_unavailable { problem.retry_after(RETRY_AFTER_S) } else { problem }
 }
 
 /// A refusal as a client sees it.

@@ -25,7 +25,6 @@ use tokio::time::timeout;
 
 use crate::{
     meter::{Meter, Sender},
-    observe::route_of,
     problem::{Problem, documented},
     protection::Protection,
 };
@@ -190,6 +189,15 @@ fn needs(apis: &[MetaApi]) -> HashMap<(String, Method), Need> {
         path.operations.iter().map(move |operation| ((template.clone(), operation.method.clone()), Need::of(operation)))
     });
     operations.collect()
+}
+
+/// The route template of a documented path: `/runs/{id}/cancel` is `/runs/:param0/cancel` to the framework.
+fn route_of(path: &str) -> String {
+    let mut parts: Vec<_> = path.split('/').map(str::to_owned).collect();
+    for (number, variable) in parts.iter_mut().filter(|part| part.starts_with('{')).enumerate() {
+        *variable = format!(":param{number}");
+    }
+    parts.join("/")
 }
 
 /// Says in the document what an operation needs, and how it is refused.

@@ -12,8 +12,13 @@ mod socket;
 mod tls;
 
 mod document;
+mod identity;
 mod observe;
+mod paths;
 mod problem;
+mod target;
+
+mod readiness;
 mod routes;
 
 mod gate;

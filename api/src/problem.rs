@@ -1,27 +1,31 @@
 //! Errors as clients see them: RFC 9457 problem objects, `application/problem+json`.
 //!
 //! Clients of the original service read `detail`; it is always there and always a text for a person. The text of an
-//! internal failure goes to the log and never to a client.
+//! internal failure goes to the log, by `observe`, and never to a client.
 
-use std::{error::Error as StdError, marker::PhantomData};
+use std::{error::Error as StdError, iter, marker::PhantomData};
 
 use domain::ErrorKind;
 use poem::{
     IntoResponse, Response,
     error::{MethodNotAllowedError, NotFoundError, ReadBodyError, ResponseError},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, Uri, header},
 };
 use poem_openapi::{
     ApiResponse, Object,
     error::{ParseParamError, ParsePathError},
-    registry::{MetaMediaType, MetaResponse, MetaResponses, Registry},
+    registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, Registry},
     types::Type,
 };
 use serde::Serialize;
-use tracing::error;
+
+use crate::identity::Identity;
 
 /// The media type of a problem.
 pub const PROBLEM_JSON: &str = "application/problem+json";
+
+/// When to ask again where a part does not answer now, in seconds.
+pub const RETRY_AFTER_S: u32 = 5;
 
 /// What went wrong with a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,9 +38,13 @@ pub struct Problem {
     /// One entry for each field that is wrong, or for each reason.
     pub parts: Vec<ProblemPart>,
     /// The path that was asked for.
-    pub instance: Option<String>,
+    pub instance: Option<Box<str>>,
+    /// The id of the request.
+    pub request_id: Option<Box<str>>,
     /// After how many seconds the same request may succeed; the header `Retry-After`.
     pub retry_after_s: Option<u32>,
+    /// What failed inside, for the log alone.
+    pub cause: Option<Box<str>>,
 }
 
 /// What went wrong with the request (RFC 9457).
@@ -56,6 +64,9 @@ struct ProblemObject {
     /// The path that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<String>,
+    /// The id of the request, as in the header `X-Request-Id`; the log of the service knows it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
     /// One entry for each field that is wrong, or for each reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<ProblemPart>>,
@@ -68,7 +79,8 @@ impl From<Problem> for ProblemObject {
             title: problem.status.canonical_reason().unwrap_or("Error").to_owned(),
             status: problem.status.as_u16(),
             detail: problem.detail,
-            instance: problem.instance,
+            instance: problem.instance.map(String::from),
+            request_id: problem.request_id.map(String::from),
             errors: (!problem.parts.is_empty()).then_some(problem.parts),
         }
     }
@@ -93,7 +105,8 @@ impl ProblemPart {
 impl Problem {
     /// A problem with this status.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), parts: Vec::new(), instance: None, retry_after_s: None }
+        let (parts, detail) = (Vec::new(), detail.into());
+        Self { status, detail, parts, instance: None, request_id: None, retry_after_s: None, cause: None }
     }
 
     /// A problem made of several parts; the detail names all of them.
@@ -102,9 +115,10 @@ impl Problem {
         Self { parts, ..Self::new(status, format!("{introduction}: {}", told.join("; "))) }
     }
 
-    /// The problem, told of the request to `path`.
-    pub fn at(self, path: &str) -> Self {
-        Self { instance: Some(path.to_owned()), ..self }
+    /// The problem, told of this request.
+    pub fn of_request(self, uri: &Uri, identity: &Identity) -> Self {
+        let (instance, request_id) = (Some(uri.path().into()), Some(identity.text().into()));
+        Self { instance, request_id, ..self }
     }
 
     /// The problem, with the advice to ask again after so many seconds.
@@ -112,7 +126,7 @@ impl Problem {
         Self { retry_after_s: Some(seconds), ..self }
     }
 
-    /// An error of a job as a client sees it. Failures of ours are logged here.
+    /// An error of a job as a client sees it; what may pass comes with the advice to ask again.
     #[expect(clippy::needless_pass_by_value, reason = "the signature that `map_err` asks for")]
     pub fn of_job(error: jobs::Error) -> Self {
         let status = match error.kind() {
@@ -120,13 +134,18 @@ impl Problem {
             ErrorKind::Gone => StatusCode::GONE,
             ErrorKind::Conflict => StatusCode::CONFLICT,
             ErrorKind::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
-            ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorKind::Unavailable => return Self::unavailable(error.to_string()),
             ErrorKind::Corrupt | ErrorKind::Internal => return Self::internal(&error),
         };
         Self::new(status, error.to_string())
     }
 
-    /// What a failed handler says to the client. Failures of ours are logged here.
+    /// A part does not answer now; the same request may succeed later.
+    pub fn unavailable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(RETRY_AFTER_S)
+    }
+
+    /// What a failed handler says to the client.
     pub fn from_failure(failure: &poem::Error) -> Self {
         if let Some(problem) = failure.downcast_ref::<Self>() {
             return problem.clone();
@@ -148,7 +167,8 @@ impl Problem {
             return Self::new(StatusCode::METHOD_NOT_ALLOWED, detail);
         }
         if let Some(ReadBodyError::Io(cause)) = failure.downcast_ref::<ReadBodyError>() {
-            return Self::new(StatusCode::BAD_REQUEST, format!("the body ended early: {cause}"));
+            let detail = format!("the body cannot be read to the end that it announces: {cause}");
+            return Self::new(StatusCode::BAD_REQUEST, detail);
         }
         let status = failure.status();
         if status.is_server_error() {
@@ -157,11 +177,19 @@ impl Problem {
         Self::new(status, failure.to_string())
     }
 
-    /// A failure of ours: logged in full, told in general.
+    /// A failure of ours: told in general, and in full to the log.
     pub fn internal(cause: &(dyn StdError + 'static)) -> Self {
-        error!(error = cause, "a request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the request failed; the log of the service tells why")
+        let detail = "the request failed; the log of the service tells why";
+        Self { cause: Some(chain(cause).into()), ..Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail) }
     }
+}
+
+/// An error with its causes. Whoever only passes an error on says what its cause says: that is left out.
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let causes = iter::successors(Some(error), |&cause| cause.source());
+    let mut texts: Vec<_> = causes.map(ToString::to_string).collect();
+    texts.dedup();
+    texts.join(": ")
 }
 
 impl ResponseError for Problem {
@@ -207,12 +235,16 @@ pub fn documented(status: u16, description: &'static str) -> MetaResponse {
         status: Some(status),
         status_range: None,
         content: vec![MetaMediaType { content_type: PROBLEM_JSON, schema: ProblemObject::schema_ref() }],
-        headers: vec![],
+        headers: if status == 503 { vec![retry_after()] } else { vec![] },
     }
 }
 
 /// What any operation may answer.
-const DEFECT: [(u16, &str); 1] = [(500, "The service met a defect; its log tells more.")];
+static ANY: [(u16, &str); 3] = [
+    (400, "The path, the query or the framing of the body is broken."),
+    (414, "The path and the query are longer than 8 KiB."),
+    (500, "The service met a defect; its log tells more."),
+];
 
 /// A problem that one of the operation's documented statuses belongs to.
 pub struct Refused<R>(Problem, PhantomData<R>);
@@ -231,13 +263,24 @@ impl<R: Refusals> From<Refused<R>> for poem::Error {
 
 impl<R: Refusals> ApiResponse for Refused<R> {
     fn meta() -> MetaResponses {
-        MetaResponses {
-            responses: R::STATUSES.iter().chain(&DEFECT).map(|(status, text)| documented(*status, text)).collect(),
-        }
+        let any = ANY.iter().filter(|(status, _)| R::STATUSES.iter().all(|(own, _)| own != status));
+        let responses = R::STATUSES.iter().chain(any).map(|(status, description)| documented(*status, description));
+        MetaResponses { responses: responses.collect() }
     }
 
     fn register(registry: &mut Registry) {
         ProblemObject::register(registry);
+    }
+}
+
+/// The header of answers about what may pass.
+fn retry_after() -> MetaHeader {
+    MetaHeader {
+        name: "Retry-After".to_owned(),
+        description: Some("After how many seconds the same request may succeed.".to_owned()),
+        required: true,
+        deprecated: false,
+        schema: u32::schema_ref(),
     }
 }
 
@@ -261,7 +304,8 @@ mod tests {
         let failure = poem::Error::new(cause, StatusCode::INTERNAL_SERVER_ERROR);
         let problem = Problem::from_failure(&failure);
         assert_eq!(problem.status, StatusCode::INTERNAL_SERVER_ERROR);
-        assert!(!problem.detail.contains("secret"));
+        assert_eq!(problem.cause.as_deref(), Some("secret path /var/lib/x"));
+        assert!(!serde_json::to_string(&ProblemObject::from(problem)).unwrap().contains("secret"));
     }
 
     #[test]

@@ -16,12 +16,12 @@ use jobs::{
     feed::{Feed, Origin},
     ingest::Intake,
     metrics::{self, Metrics},
-    status::{Part, PartState, StatusProbe},
+    status::StatusProbe,
     tables,
 };
-use poem::{Endpoint, IntoEndpoint, Response, http::StatusCode};
+use poem::{Endpoint, IntoEndpoint, Response};
 use poem_openapi::{
-    LicenseObject, OpenApi, OpenApiService, Tags,
+    ExtraHeader, LicenseObject, OpenApi, OpenApiService, Tags,
     param::{Header, Query},
 };
 use tokio::sync::watch;
@@ -35,21 +35,21 @@ use crate::{
     document,
     events::EventOperations,
     gate::{Gate, Guarded},
+    identity::{REQUEST_ID, RequestIds},
     life::Life,
-    observe::{AllowedMethods, Observed},
+    observe::{Observed, Observing, SIMULATED},
     parameters,
+    paths::Paths,
     predict::{Batch, BatchAnswer, BatchBody, Question},
     predictions::Predictions,
-    problem::{Problem, ProblemPart, Refusals, Refused},
+    problem::{Problem, Refusals, Refused},
     protection::Protection,
+    readiness,
     sql::Sql,
     start_page,
     stream::{Events, Kind, Opened, Wanted},
     tables::Tables,
 };
-
-/// The parts without which requests cannot be answered in full. The registry belongs to [`Part::Model`].
-const NEEDED: [Part; 3] = [Part::Log, Part::Lake, Part::Model];
 
 /// What the service is made of; the program builds it.
 #[derive(Clone)]
@@ -72,15 +72,32 @@ pub struct Service {
     pub intake: Intake,
     /// The lake's tables, to be read.
     pub tables: tables::Tables,
-    /// Whether the data are made up, which the pages say.
+    /// Whether the data are made up, which every answer says.
     pub simulated: bool,
     /// Who is let in.
     pub protection: Protection,
 }
 
+impl Service {
+    /// The model that answers; none before the first.
+    pub(crate) fn active(&self) -> Option<Arc<ActiveModel>> {
+        self.model.borrow().clone()
+    }
+
+    /// The member that objects about made-up data have.
+    pub(crate) fn mark(&self) -> Option<bool> {
+        self.simulated.then_some(true)
+    }
+
+    /// How far the first model is, as the end of a sentence.
+    pub(crate) fn waiting(&self) -> String {
+        let progress = self.status.progress();
+        format!("is trained once {} feature rows exist, {} do", progress.rows_for_first_model, progress.feature_rows)
+    }
+}
+
 /// Every route of the service over which `events` are told, errors included: the endpoint never fails.
 pub fn routes(service: Service, events: Events) -> impl Endpoint<Output = Response> {
-    let metrics = Arc::clone(&service.metrics);
     let apis = [
         Operations::meta(),
         EventOperations::meta(),
@@ -90,30 +107,49 @@ pub fn routes(service: Service, events: Events) -> impl Endpoint<Output = Respon
         Predictions::meta(),
         Sql::meta(),
     ];
-    let allowed = AllowedMethods::of(apis.iter().flatten());
+    let observing = Observing {
+        metrics: Arc::clone(&service.metrics),
+        paths: Paths::of(apis.iter().flatten()),
+        ids: RequestIds::new(service.clock.now()),
+        simulated: service.simulated,
+    };
     let documents = Arc::new(OnceLock::new());
     let intake = EventOperations { intake: service.intake.clone() };
     let alerts = AlertOperations { alerts: service.alerts.clone() };
     let life = Life { control: service.control.clone() };
-    let tables = Tables { tables: service.tables.clone() };
+    let tables = Tables { tables: service.tables.clone(), simulated: service.mark() };
     let predictions = Predictions { tables: service.tables.clone() };
     let sql = Sql { tables: service.tables.clone() };
     let gate = Gate::new(&service.protection);
     let operations = Operations { service, events, documents: Arc::clone(&documents) };
     let guarded = Guarded::new((operations, intake, alerts, life, tables, predictions, sql), gate);
     let openapi = OpenApiService::new(guarded, "Sentinel", env!("CARGO_PKG_VERSION"))
-        .description(
-            "Events, predictions, alerts, statistics, tables, models, schedules, runs and the state of a running Sentinel. \
-             Errors are RFC 9457 problems; their `detail` is a text for a person. API keys are asked for at addresses that \
-             others can reach.",
+        .description(ABOUT)
+        .license(LicenseObject::from("Apache-2.0"))
+        .extra_response_header::<String, _>(
+            ExtraHeader::new(REQUEST_ID).description("The id of the request: the one that it came with, or a new one."),
         )
-        .license(LicenseObject::from("Apache-2.0"));
+        .extra_response_header::<Option<bool>, _>(
+            ExtraHeader::new(SIMULATED)
+                .description("`true` where the data of the service are made up, otherwise absent."),
+        );
     documents.get_or_init(|| Documents {
         openapi: document::finished(&openapi.spec()).into(),
         explorer: document::finished(&openapi.swagger_ui_html()).into(),
     });
-    Observed::new(openapi.into_endpoint(), metrics, allowed)
+    Observed::new(openapi.into_endpoint(), observing)
 }
+
+/// What holds for every operation, for the document.
+const ABOUT: &str = "\
+Events, predictions, alerts, statistics, tables, models, schedules, runs and the state of a running Sentinel.
+
+API keys are asked for at addresses that others can reach. Errors are RFC 9457 problems; their `detail` is a text for a person, their `request_id` the header `X-Request-Id` of the \
+answer. A request may bring an `X-Request-Id` of 1 to 128 letters, digits, `.`, `_` and `-`, and the `traceparent` of a \
+trace that it is part of. 503 comes with `Retry-After`. Where a path takes parameters in the query, another one or one \
+given twice is refused, except that `/latest-predictions` ignores other ones, as the original service did.
+
+Where the data are made up, every answer has the header `X-Simulated`, and objects about data have a member `simulated`.";
 
 /// What is written once, at start.
 struct Documents {
@@ -232,35 +268,11 @@ pub async fn computed<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
 }
 
 impl Operations {
-    fn active(&self) -> Option<Arc<ActiveModel>> {
-        self.service.model.borrow().clone()
-    }
-
     /// The model that answers, or that there is none yet.
     fn answering(&self) -> Result<Arc<ActiveModel>, Problem> {
-        self.active().ok_or_else(|| {
-            let detail = format!("no model is available yet: the first {}", self.waiting());
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+        self.service.active().ok_or_else(|| {
+            Problem::unavailable(format!("no model is available yet: the first {}", self.service.waiting()))
         })
-    }
-
-    /// What is missing for requests to be answered in full.
-    fn missing(&self) -> Vec<ProblemPart> {
-        let offline = |part: &jobs::status::PartStatus| NEEDED.contains(&part.name) && part.state == PartState::Offline;
-        let parts = self.service.status.parts().into_iter().filter(offline);
-        let mut missing: Vec<_> = parts
-            .map(|part| ProblemPart::new(part.name.as_str(), part.details.unwrap_or_else(|| "is offline".to_owned())))
-            .collect();
-        if self.active().is_none() && missing.iter().all(|part| part.field != Part::Model.as_str()) {
-            missing.push(ProblemPart::new(Part::Model.as_str(), self.waiting()));
-        }
-        missing
-    }
-
-    /// How far the first model is, as the end of a sentence.
-    fn waiting(&self) -> String {
-        let progress = self.service.status.progress();
-        format!("is trained once {} feature rows exist, {} do", progress.rows_for_first_model, progress.feature_rows)
     }
 }
 
@@ -322,7 +334,7 @@ impl Operations {
     /// Answers 200 in any case; `status` is `waiting_for_model` before the first model.
     #[oai(path = "/health", method = "get", operation_id = "health", tag = "Chapter::Operations")]
     async fn health(&self) -> Answer<Json<Health>, OfNothing> {
-        Ok(Json::of(&Health::of(self.active().is_some()))?)
+        Ok(Json::of(&Health::of(self.service.active().is_some()))?)
     }
 
     /// The newest predictions
@@ -376,7 +388,7 @@ impl Operations {
     /// The parts of the program
     #[oai(path = "/system-status", method = "get", operation_id = "system_status", tag = "Chapter::Operations")]
     async fn system_status(&self) -> Answer<Json<SystemStatus>, OfNothing> {
-        Ok(Json::of(&SystemStatus::of(self.service.status.parts(), self.service.clock.now()))?)
+        Ok(Json::of(&SystemStatus::of(self.service.status.parts(), &self.service))?)
     }
 
     /// Counters and distributions of predictions
@@ -387,13 +399,13 @@ impl Operations {
     async fn stats(&self) -> Answer<Json<Stats>, OfNothing> {
         let feed = Arc::clone(&self.service.feed);
         let statistics = computed(move || feed.statistics()).await?;
-        Ok(Json::of(&Stats::from(&statistics))?)
+        Ok(Json::of(&Stats { simulated: self.service.mark(), ..Stats::from(&statistics) })?)
     }
 
     /// The active model
     #[oai(path = "/model-info", method = "get", operation_id = "model_info", tag = "Chapter::Predictions")]
     async fn model_info(&self) -> Answer<Json<ModelInfo>, OfNothing> {
-        let info = self.active().as_deref().map_or_else(ModelInfo::default, ModelInfo::from);
+        let info = self.service.active().as_deref().map_or_else(ModelInfo::default, ModelInfo::from);
         Ok(Json::of(&info)?)
     }
 
@@ -407,14 +419,11 @@ impl Operations {
 
     /// Whether requests can be answered in full
     ///
-    /// 200 once the log, the lake, the model registry and a model are there; until then 503 with the reasons.
+    /// 200 where the log, the lake and the model registry answer and a model is there; otherwise 503 with the reasons.
     #[oai(path = "/readyz", method = "get", operation_id = "readyz", tag = "Chapter::Operations")]
     async fn readyz(&self) -> Answer<Json<Passed>, OfReadiness> {
-        let missing = self.missing();
-        if missing.is_empty() {
-            return Ok(Json::of(&Passed { status: "ready".to_owned() })?);
-        }
-        Err(Problem::of_parts(StatusCode::SERVICE_UNAVAILABLE, "not ready", missing).into())
+        readiness::check(&self.service).await?;
+        Ok(Json::of(&Passed { status: "ready".to_owned() })?)
     }
 
     /// The numbers that the program counts about itself
@@ -431,7 +440,7 @@ impl Operations {
     async fn start_page(&self) -> Document<HtmlPage> {
         let parts = self.service.status.parts();
         let progress = self.service.status.progress();
-        Document::new(start_page::render(self.active().as_deref(), &parts, &progress, self.service.simulated))
+        Document::new(start_page::render(self.service.active().as_deref(), &parts, &progress, self.service.simulated))
     }
 
     /// The interactive documentation of this service

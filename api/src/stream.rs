@@ -21,7 +21,7 @@ use std::{
 use bytes::Bytes;
 use domain::{Symbol, Timestamp};
 use futures::stream::unfold;
-use jobs::feed::LIVE_KEPT;
+use jobs::{feed::LIVE_KEPT, metrics::Metrics};
 use poem::{
     Body, IntoResponse, Response,
     http::{HeaderValue, header},
@@ -124,7 +124,7 @@ impl Wanted {
 
 /// The two ends of the stream of a service. Nothing is told before the publisher runs.
 pub fn channel(service: Service) -> (Publisher, Events) {
-    let shared = Arc::new(Shared::new(service.clock.now(), &LIMITS));
+    let shared = Arc::new(Shared::new(service.clock.now(), &LIMITS, Arc::clone(&service.metrics)));
     let (wake, woken) = watch::channel(());
     (Publisher::new(Arc::clone(&shared), wake, service), Events { shared, woken })
 }
@@ -135,12 +135,14 @@ struct Shared {
     process: String,
     keep_alive: Duration,
     ring: Mutex<Ring>,
+    /// Where readers are counted.
+    metrics: Arc<Metrics>,
 }
 
 impl Shared {
-    fn new(begun: Timestamp, limits: &Limits) -> Self {
+    fn new(begun: Timestamp, limits: &Limits, metrics: Arc<Metrics>) -> Self {
         let process = format!("{:x}", begun.micros());
-        Self { process, keep_alive: limits.keep_alive, ring: Mutex::new(Ring::new(limits.events)) }
+        Self { process, keep_alive: limits.keep_alive, ring: Mutex::new(Ring::new(limits.events)), metrics }
     }
 
     /// An event is put in or it is not, so that a poisoned lock is taken over.
@@ -215,6 +217,7 @@ impl Events {
         let status = status.map(|status| shared.frame(after, Kind::Status.as_str(), &status));
         let ready = missed.into_iter().chain(status).collect();
         let quiet_until = Instant::now() + shared.keep_alive;
+        shared.metrics.reader_came();
         Opened(Reader { shared, woken, wanted, after, ready, quiet_until })
     }
 }
@@ -273,6 +276,12 @@ impl Reader {
             }
         }
         lost > 0 || !events.is_empty()
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.shared.metrics.reader_left();
     }
 }
 
@@ -353,7 +362,8 @@ mod tests {
         fn keeping(events: usize) -> Self {
             let limits = Limits { events, keep_alive: Duration::from_millis(20) };
             let (wake, woken) = watch::channel(());
-            let shared = Arc::new(Shared::new(Timestamp::from_micros(0xabc), &limits));
+            let metrics = Arc::new(Metrics::new());
+            let shared = Arc::new(Shared::new(Timestamp::from_micros(0xabc), &limits, metrics));
             Self { events: Events { shared, woken }, wake }
         }
 
@@ -373,6 +383,7 @@ mod tests {
                     model_version: 1,
                     origin: Origin::Live,
                     position: Some((2, offset)),
+                    is_simulated: false,
                 })));
             }
         }
@@ -442,6 +453,21 @@ mod tests {
              \"raised_at\":\"2024-03-09T16:00:00+00:00\",\"alert_type\":\"PRICE_SPIKE\",\"severity\":\"critical\",\
              \"anomaly_score\":-0.25,\"model_version\":1,\"leading_feature\":\"z_score_price\",\"share\":0.5}\n\n"
         );
+    }
+
+    #[tokio::test]
+    async fn readers_are_counted_as_long_as_they_read() {
+        let stage = Stage::keeping(9);
+        let count = || {
+            let text = stage.events.shared.metrics.encode().unwrap();
+            text.lines().find_map(|line| line.strip_prefix("sentinel_stream_readers ")).unwrap().to_owned()
+        };
+        let (one, other) = (stage.read(&Kind::ALL, None), stage.read(&Kind::ALL, None));
+        assert_eq!(count(), "2");
+        drop(one);
+        assert_eq!(count(), "1");
+        drop(other);
+        assert_eq!(count(), "0");
     }
 
     #[tokio::test]

@@ -26,6 +26,8 @@ use answers::{TableChanges, TableHistory, TablePage, TableSummary};
 pub struct Tables {
     /// What they read.
     pub tables: tables::Tables,
+    /// The member that objects about made-up data have.
+    pub simulated: Option<bool>,
 }
 
 /// Refusals of the list of tables.
@@ -94,7 +96,7 @@ impl Tables {
         table: Path<String>,
     ) -> Answer<TablePage, OfTable> {
         let detail = self.tables.table(&table.0).await.map_err(Problem::of_job)?;
-        Ok(Json::of(&TablePage::from(&detail))?)
+        Ok(Json::of(&TablePage { simulated: self.simulated, ..TablePage::from(&detail) })?)
     }
 
     /// The newest commits of a table, newest first
@@ -108,7 +110,7 @@ impl Tables {
         limit: Query<u16>,
     ) -> Answer<TableHistory, OfTable> {
         let history = self.tables.history(&table.0, usize::from(limit.0)).await.map_err(Problem::of_job)?;
-        Ok(Json::of(&TableHistory::from(&history))?)
+        Ok(Json::of(&TableHistory { simulated: self.simulated, ..TableHistory::from(&history) })?)
     }
 
     /// Rows of a table, newest first

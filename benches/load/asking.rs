@@ -221,7 +221,7 @@ impl Asker {
                 return self.outcome;
             }
             let sent = self.connection.send(self.question.body.as_bytes()).await;
-            if !self.is_sent(sent) || !self.answered(due).await {
+            if !self.is_sent(&sent) || !self.answered(due).await {
                 return self.outcome;
             }
         }
@@ -249,11 +249,11 @@ impl Asker {
     /// Asks what was due; whether the connection may be asked again.
     async fn ask(&mut self, due: Instant) -> bool {
         let sent = self.connection.send(&self.question.request).await;
-        self.is_sent(sent) && self.answered(due).await
+        self.is_sent(&sent) && self.answered(due).await
     }
 
-    fn is_sent(&mut self, sent: io::Result<()>) -> bool {
-        if let Err(error) = &sent {
+    fn is_sent(&mut self, sent: &io::Result<()>) -> bool {
+        if let Err(error) = sent {
             self.outcome.fault(format!("a request could not be sent: {error}"));
         }
         sent.is_ok()

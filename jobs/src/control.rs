@@ -168,6 +168,15 @@ impl Control {
         Alerts::new(lake, self.registry.clone(), self.models.clone(), self.clock.clone())
     }
 
+    /// Asks the registry something small, to see that it answers.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub async fn ask(&self) -> Result<(), Error> {
+        self.registry.champion().await?;
+        Ok(())
+    }
+
     /// The store of runs and schedules.
     #[must_use]
     pub const fn store(&self) -> &Store {

@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use domain::{AlertRow, FEATURE_NAMES, FeatureVector, Offset, Partition, Prediction, Symbol, Timestamp};
+use domain::{AlertRow, FEATURE_NAMES, FeatureVector, Kind, Offset, Partition, Prediction, Symbol, Timestamp};
 use models::Verdict;
 use tokio::sync::{broadcast, watch};
 
@@ -74,6 +74,8 @@ pub struct FeedItem {
     pub origin: Origin,
     /// Partition and offset of the record that caused a live prediction; a manual one has none.
     pub position: Option<(Partition, Offset)>,
+    /// Whether a live prediction is about a made-up market.
+    pub is_simulated: bool,
 }
 
 impl From<&Prediction> for FeedItem {
@@ -87,6 +89,7 @@ impl From<&Prediction> for FeedItem {
             model_version: prediction.model_version,
             origin: Origin::Live,
             position: Some((prediction.partition, prediction.offset)),
+            is_simulated: prediction.source.kind() == Kind::Simulated,
         }
     }
 }
@@ -335,9 +338,17 @@ impl Feed {
         now: Timestamp,
     ) {
         let Verdict { anomaly_score, is_anomaly, .. } = verdict;
-        let origin = Origin::Manual;
-        let (timestamp, position) = (now, None);
-        let item = FeedItem { symbol, timestamp, features, anomaly_score, is_anomaly, model_version, origin, position };
+        let item = FeedItem {
+            symbol,
+            timestamp: now,
+            features,
+            anomaly_score,
+            is_anomaly,
+            model_version,
+            origin: Origin::Manual,
+            position: None,
+            is_simulated: false,
+        };
         let mut tally = Tally::default();
         tally.count(anomaly_score, is_anomaly);
         let mut state = self.lock();
@@ -378,6 +389,7 @@ impl Feed {
                 model_version,
                 origin: Origin::Manual,
                 position: None,
+                is_simulated: false,
             })
             .collect();
         let mut state = self.lock();

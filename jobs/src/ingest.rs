@@ -356,6 +356,7 @@ async fn append(parts: &IngestParts, batch: AppendBatch, cancel: &CancellationTo
                 parts.metrics.goes_on(Operation::Append);
                 let AppendOutcome::Appended(appended) = outcome else { return Ok(Appended::new()) };
                 parts.metrics.events_logged(batch.records.len() as u64);
+                parts.metrics.bytes_logged(batch.value_bytes());
                 parts.state.appended.fetch_add(batch.records.len() as u64, Ordering::Relaxed);
                 parts.probe.reached(Point::Appended);
                 return Ok(appended);

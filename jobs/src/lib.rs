@@ -1,12 +1,13 @@
 //! What runs: one file per job, each joining the crates below it, in the order in which data flow through them.
 //!
-//! What the jobs share with the service lies in `active`, `feed`, `status`, `metrics`, `alerts`, `control`, `keys`,
-//! `tables` and `rows`.
+//! What the jobs share with the service lies in `active`, `feed`, `status`, `metrics`, `spans`, `alerts`, `control`,
+//! `keys`, `tables` and `rows`.
 //! Never imports the service.
 
 pub mod error;
 
 pub mod metrics;
+pub mod spans;
 pub mod status;
 
 pub mod ingest;

@@ -3,6 +3,8 @@
 //! Every series has a bounded set of labels: tables, fates and origins are fixed, a route is a template and never a
 //! path as it was asked for.
 
+mod passage;
+
 use std::{
     fmt, fs,
     sync::{Arc, atomic::AtomicU64},
@@ -18,6 +20,7 @@ use prometheus_client::{
         family::Family,
         gauge::{ConstGauge, Gauge},
         histogram::Histogram,
+        info::Info,
     },
     registry::{Registry, Unit},
 };
@@ -25,6 +28,7 @@ use scheduler::{Observer, due::Skip, store::queue::Health};
 use streams::binance::Lost;
 
 use crate::{feed::Origin, ingest::FrameCounts};
+use passage::Passage;
 
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -158,6 +162,7 @@ type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 pub struct Metrics {
     registry: Registry,
     events_logged: Counter,
+    passage: Passage,
     source_connected: Gauge,
     source_disconnects: Family<ReasonLabel, Counter>,
     source_frames: Family<FrameLabel, Counter>,
@@ -184,6 +189,7 @@ pub struct Metrics {
     since_success: Family<JobLabel, Gauge<f64, AtomicU64>>,
     requests: Family<RequestLabels, Counter>,
     request_seconds: Histograms<RouteLabel>,
+    readers: Gauge,
     panics: Counter,
 }
 
@@ -200,6 +206,7 @@ impl Metrics {
         let mut metrics = Self {
             registry: Registry::default(),
             events_logged: Counter::default(),
+            passage: Passage::default(),
             source_connected: Gauge::default(),
             source_disconnects: Family::default(),
             source_frames: Family::default(),
@@ -226,6 +233,7 @@ impl Metrics {
             since_success: Family::default(),
             requests: Family::default(),
             request_seconds: Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS)),
+            readers: Gauge::default(),
             panics: Counter::default(),
         };
         metrics.register();
@@ -256,6 +264,8 @@ impl Metrics {
     fn register(&mut self) {
         self.registry.register_collector(Box::new(ProcessMemory));
         let ours = self.registry.sub_registry_with_prefix("sentinel");
+        ours.register("build", "The version of this program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        self.passage.register(ours);
         ours.register("events_logged", "Events appended to the log by this process", self.events_logged.clone());
         let help = "Connections of the live source that are there now";
         ours.register("source_connections", help, self.source_connected.clone());
@@ -301,6 +311,7 @@ impl Metrics {
             Unit::Seconds,
             self.request_seconds.clone(),
         );
+        ours.register("stream_readers", "Readers of the stream of events", self.readers.clone());
         ours.register("http_panics", "Handlers that panicked and were answered with 500", self.panics.clone());
     }
 
@@ -400,6 +411,16 @@ impl Metrics {
         self.request_seconds.get_or_create(&RouteLabel { route: labels.route }).observe(seconds);
     }
 
+    /// Notes a reader of the stream of events.
+    pub fn reader_came(&self) {
+        self.readers.inc();
+    }
+
+    /// Notes that a reader of the stream of events is gone.
+    pub fn reader_left(&self) {
+        self.readers.dec();
+    }
+
     /// Counts a handler that panicked.
     pub fn handler_panicked(&self) {
         self.panics.inc();
@@ -478,7 +499,12 @@ mod tests {
     fn every_series_begins_at_zero_and_ends_with_the_end_mark() {
         let text = Metrics::new().encode().unwrap();
         for line in [
+            concat!("sentinel_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
             "sentinel_events_logged_total 0",
+            "sentinel_logged_bytes_total 0",
+            "sentinel_scoring_duration_seconds_count 0",
+            "sentinel_event_to_prediction_seconds_count 0",
+            "sentinel_stream_readers 0",
             "sentinel_source_connections 0",
             "sentinel_source_disconnects_total{reason=\"stalled\"} 0",
             "sentinel_source_frames_total{content=\"trade\"} 0",

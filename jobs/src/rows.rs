@@ -54,7 +54,7 @@ impl Default for Limits {
             places: 4,
             patience: Duration::from_secs(5),
             reading: Duration::from_secs(30),
-            answering: Duration::from_secs(600),
+            answering: Duration::from_mins(10),
         }
     }
 }

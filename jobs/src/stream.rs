@@ -5,6 +5,7 @@
 //! are retried until they pass and shown as the stream's trouble; nothing is dropped meanwhile, reading just waits.
 
 mod alerts;
+mod lag;
 mod lane;
 mod repair;
 mod scorer;
@@ -17,11 +18,11 @@ use std::{
 
 use domain::{Clock, ErrorKind, FateCounts, Offset, Partition, Probe, probe::Point};
 use futures::future::{select_all, try_join_all};
-use lake::{Lake, PartitionFlush, TableName, registry::Registry};
+use lake::{FlushSummary, Lake, PartitionFlush, TableName, registry::Registry};
 use streams::{EventLog, ReadItem};
 use tokio::{sync::mpsc, sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{Instrument, field::Empty, info, info_span, warn};
 
 use crate::{
     active::ActiveModel,
@@ -29,8 +30,10 @@ use crate::{
     feed::{Feed, Origin},
     library::Models,
     metrics::{Metrics, Operation},
+    spans::SPANS,
 };
-use lane::Lane;
+use lag::Lag;
+use lane::{Folded, Lane};
 
 pub use silent::{fates, replaying_folds};
 
@@ -150,7 +153,8 @@ pub async fn run(
         lanes.push(Lane::restore(&parts, *partition).await?);
     }
     let (flushes, committer) = start_committer(&parts, cancel.clone());
-    let mut job = Job { parts, lanes, policy, flushes, oldest: None, report: StreamReport::default() };
+    let (lag, report) = (Lag::default(), StreamReport::default());
+    let mut job = Job { parts, lanes, policy, flushes, oldest: None, lag, report };
     let folded = job.fold_all(until, &cancel).await;
     let Job { flushes, report, .. } = job;
     drop(flushes);
@@ -173,6 +177,7 @@ struct Job {
     flushes: mpsc::Sender<Vec<PartitionFlush>>,
     /// When the oldest pending row was folded.
     oldest: Option<Instant>,
+    lag: Lag,
     report: StreamReport,
 }
 
@@ -216,8 +221,11 @@ impl Job {
         self.adopt_champion().await?;
         let reads = self.read().await?;
         let idle = reads.iter().all(Vec::is_empty);
-        if !idle {
+        if idle {
+            self.lag.caught_up(&self.parts, &self.lanes);
+        } else {
             self.fold(reads).await?;
+            self.lag.look(&self.parts, &self.lanes).await;
         }
         if cancel.is_cancelled() || (idle && until == Until::EndOfLog) {
             self.flush().await;
@@ -260,15 +268,19 @@ impl Job {
         let lanes = std::mem::take(&mut self.lanes);
         let tasks = lanes.into_iter().zip(reads).map(|(mut lane, items)| {
             tokio::task::spawn_blocking(move || {
-                let counts = lane.fold(items, now);
-                (lane, counts)
+                let folded = lane.fold(items, now);
+                (lane, folded)
             })
         });
-        for (lane, counts) in try_join_all(tasks).await? {
-            self.report.fates.add(&counts);
-            self.parts.metrics.records_folded(&counts);
+        for (lane, Folded { fates, scoring }) in try_join_all(tasks).await? {
+            self.report.fates.add(&fates);
+            self.parts.metrics.records_folded(&fates);
+            if let Some(time) = scoring {
+                self.parts.metrics.scored(time.as_secs_f64());
+            }
             let fresh = lane.unpublished();
             self.parts.feed.push_live(fresh);
+            self.lag.published(&self.parts, fresh);
             let alerts = lane.unpublished_alerts();
             self.parts.feed.push_alerts(alerts);
             self.parts.metrics.alerted(alerts);
@@ -354,7 +366,7 @@ async fn commit(parts: &StreamParts, flush: Arc<Vec<PartitionFlush>>, cancel: &C
     loop {
         let last_attempt = cancel.is_cancelled();
         let started = Instant::now();
-        match parts.lake.flush(parts.log.topic_id(), flush.clone()).await {
+        match flush_once(parts, &flush).await {
             Ok(summary) => {
                 let seconds = started.elapsed().as_secs_f64();
                 for (table, rows) in summary.rows.iter().filter(|(_, rows)| *rows > 0) {
@@ -380,6 +392,17 @@ async fn commit(parts: &StreamParts, flush: Arc<Vec<PartitionFlush>>, cancel: &C
             }
         }
     }
+}
+
+/// One attempt, with a span.
+async fn flush_once(parts: &StreamParts, flush: &Arc<Vec<PartitionFlush>>) -> Result<FlushSummary, lake::Error> {
+    let span = info_span!(target: SPANS, "flush", partitions = flush.len(), events = Empty, otel.status_code = Empty);
+    let flushed = parts.lake.flush(parts.log.topic_id(), flush.clone()).instrument(span.clone()).await;
+    match &flushed {
+        Ok(summary) => span.record("events", summary.of(TableName::Events)),
+        Err(_) => span.record("otel.status_code", "ERROR"),
+    };
+    flushed
 }
 
 /// What each partition has committed and what the log holds, for status lines: (partition, next, end).

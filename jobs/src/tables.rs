@@ -160,6 +160,15 @@ impl Tables {
         Self { lake, readers: Arc::new(Readers::new(limits)) }
     }
 
+    /// Asks the lake something small, to see that it answers.
+    ///
+    /// # Errors
+    /// Where `events` cannot be read.
+    pub async fn ask(&self) -> Result<(), Error> {
+        self.lake.state(TableName::Events).await?;
+        Ok(())
+    }
+
     /// Every table, `events` first.
     ///
     /// # Errors

@@ -19,12 +19,13 @@ use lake::{
 use models::{Model, TrainParameters, TrainingSet};
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
-use tracing::warn;
+use tracing::{Instrument, field::Empty, info_span, warn};
 
 use crate::{
     active::{self, ActiveModel},
     error::Error,
     report::{self, Report, Stability},
+    spans::SPANS,
     workshop::{Chosen, Incident, Slice, Workshop, digest, judge, symbols_of},
 };
 
@@ -178,6 +179,16 @@ impl TrainReport {
 /// [`Error::Nothing`] where there are no rows or none of them says anything; [`Error::Models`] for parameters outside
 /// their limits; [`Error::Lake`] where a table, a file or the registry cannot be read or written.
 pub async fn train(workshop: &Workshop, request: &TrainRequest) -> Result<TrainReport, Error> {
+    let span = info_span!(target: SPANS, "train", rows = Empty, model_version = Empty, otel.status_code = Empty);
+    let trained = train_once(workshop, request).instrument(span.clone()).await;
+    match &trained {
+        Ok(report) => span.record("rows", report.rows).record("model_version", report.version),
+        Err(_) => span.record("otel.status_code", "ERROR"),
+    };
+    trained
+}
+
+async fn train_once(workshop: &Workshop, request: &TrainRequest) -> Result<TrainReport, Error> {
     let started = workshop.clock.now();
     request.parameters.check()?;
     let asked = Slice::new(request.from, request.to, &request.symbols)?.without(&request.incidents)?;
@@ -416,7 +427,7 @@ async fn promote(
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a training takes far less than 2^53 us")]
-fn seconds_between(start: Timestamp, end: Timestamp) -> f64 {
+pub(crate) fn seconds_between(start: Timestamp, end: Timestamp) -> f64 {
     end.micros().saturating_sub(start.micros()) as f64 / 1e6
 }
 

@@ -176,9 +176,7 @@ impl TableName {
             Self::Alerts => {
                 fields.extend([text(SYMBOL), time("timestamp")]);
                 fields.extend(record);
-                fields.extend([text("alert_id"), time("raised_at"), text("alert_type"), text("severity")]);
-                fields.extend([double("anomaly_score"), long("model_version")]);
-                fields.extend([text("leading_feature"), double("share"), text("source")]);
+                fields.extend(alert_columns());
             }
             Self::LateEvents => {
                 fields.extend([text(SYMBOL), time("timestamp")]);
@@ -225,6 +223,21 @@ fn event_columns() -> Vec<Field> {
         optional(text("ingest_id")),
         text("source"),
         optional(text("extra")),
+    ]
+}
+
+/// What is said about an event that is part of an alert.
+fn alert_columns() -> Vec<Field> {
+    vec![
+        text("alert_id"),
+        time("raised_at"),
+        text("alert_type"),
+        text("severity"),
+        double("anomaly_score"),
+        long("model_version"),
+        text("leading_feature"),
+        double("share"),
+        text("source"),
     ]
 }
 

@@ -289,9 +289,10 @@ mod tests {
     fn the_limits_of_alerts_are_those_of_calm_rows() {
         let parameters = TrainParameters { alert_quantile: 0.01, contamination: 0.1, ..small() };
         let (calm, mut with_spikes) = (set(1_000), set(1_000));
-        let far = [9.0, -9.0, 9.0, 9.0, 9.0];
+        // Each lies alone.
+        let far = |place: i32| [9.0, -9.0, 9.0, 9.0, 9.0].map(|value: f64| value * f64::from(place));
         let symbol = calm.symbols()[0];
-        (0..100).for_each(|_| with_spikes.push_disturbed(symbol, far));
+        (1..=20).for_each(|place| with_spikes.push_disturbed(symbol, far(place)));
         let model = train(&with_spikes, &parameters).unwrap();
         let verdicts = model.verdicts(calm.symbols(), calm.rows());
         let below = |limit: f64| verdicts.iter().filter(|verdict| verdict.anomaly_score < limit).count();
@@ -299,7 +300,7 @@ mod tests {
         assert_eq!((below(limits.threshold), below(limits.training_minimum)), (10, 0));
         // Where nothing else is known of them, spikes count like other rows.
         let mut unknown = set(1_000);
-        (0..100).for_each(|_| unknown.push(symbol, far));
+        (1..=20).for_each(|place| unknown.push(symbol, far(place)));
         let unaware = train(&unknown, &parameters).unwrap();
         assert_eq!(unaware.threshold(), model.threshold());
         assert!(unaware.alert_limits().threshold < limits.threshold);

@@ -108,6 +108,21 @@ pub fn level(level: &str) -> Result<(), String> {
     logging::filter(level).map(|_| ())
 }
 
+/// Where a collector of traces is.
+pub fn otlp_endpoint(endpoint: &str) -> Result<(), String> {
+    let is_one = |url: reqwest::Url| {
+        let is_plain = url.username().is_empty() && url.password().is_none();
+        let ends = url.query().is_none() && url.fragment().is_none();
+        matches!(url.scheme(), "http" | "https") && url.has_host() && is_plain && ends
+    };
+    if endpoint.is_empty() || endpoint.parse().is_ok_and(is_one) {
+        return Ok(());
+    }
+    Err("use http:// or https://, a host and perhaps a port and a path, such as \"http://127.0.0.1:4318\"; keys belong \
+         into OTEL_EXPORTER_OTLP_HEADERS"
+        .to_owned())
+}
+
 /// What settings must be together.
 ///
 /// # Errors

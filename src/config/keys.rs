@@ -33,7 +33,7 @@ pub struct Setting {
 }
 
 /// The sections, in the order in which data flows.
-pub const SECTIONS: [Section; 10] = [
+pub const SECTIONS: [Section; 11] = [
     Section { name: "data", about: "Where everything is kept." },
     Section { name: "log", about: "The event log." },
     Section { name: "source", about: "Where events come from." },
@@ -52,6 +52,7 @@ pub const SECTIONS: [Section; 10] = [
     },
     Section { name: "http", about: "The service." },
     Section { name: "logging", about: "The program's own log, on standard error." },
+    Section { name: "telemetry", about: "Traces: spans of requests, commits and trainings for a collector." },
 ];
 
 macro_rules! setting {
@@ -312,6 +313,12 @@ pub const SETTINGS: &[Setting] = &[
          Also set by RUST_LOG."
     ),
     setting!(logging.format, any, "\"text\" for people, \"json\" for one object a line."),
+    setting!(
+        telemetry.otlp_endpoint,
+        checks::otlp_endpoint,
+        "Where a collector takes OTLP over HTTP, such as \"http://127.0.0.1:4318\"; /v1/traces is added. Where empty,\n\
+         nothing is sent. Headers for it are taken from OTEL_EXPORTER_OTLP_HEADERS."
+    ),
 ];
 
 /// Sets one setting.

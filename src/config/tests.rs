@@ -158,6 +158,7 @@ fn a_broken_file_is_refused_with_its_line() {
 #[case("SENTINEL__HTTP__REQUIRE_KEYS", "true", "http.require_keys")]
 #[case("SENTINEL__HTTP__REQUESTS_PER_SECOND", "0", "http.requests_per_second")]
 #[case("SENTINEL__LOGGING__FORMAT", "json", "logging.format")]
+#[case("SENTINEL__TELEMETRY__OTLP_ENDPOINT", "https://otel.example:4318/tenant", "telemetry.otlp_endpoint")]
 #[case("DATA_SOURCE", "file", "source.kind")]
 #[case("DATA_SOURCE", "binance", "source.kind")]
 #[case("SENTINEL__SOURCE__BINANCE_ENDPOINT", "ws://127.0.0.1:9443", "source.binance_endpoint")]
@@ -235,6 +236,10 @@ fn a_retired_variable_is_refused_with_its_reason_and_may_be_empty(#[case] name: 
 #[case("http.tls_key", "key.pem", "and http.tls_key, or none")]
 #[case("logging.level", "loud", "not a level")]
 #[case("logging.format", "xml", "\"json\"")]
+#[case("telemetry.otlp_endpoint", "127.0.0.1:4318", "http://127.0.0.1:4318")]
+#[case("telemetry.otlp_endpoint", "grpc://127.0.0.1:4317", "http://127.0.0.1:4318")]
+#[case("telemetry.otlp_endpoint", "http://me:secret@host", "OTEL_EXPORTER_OTLP_HEADERS")]
+#[case("telemetry.otlp_endpoint", "http://host/?key=secret", "OTEL_EXPORTER_OTLP_HEADERS")]
 fn a_value_outside_its_limits_is_refused_with_what_to_write(
     #[case] key: &str,
     #[case] value: &str,

@@ -120,6 +120,14 @@ pub struct AppendBatch {
     pub source: Option<SourceStep>,
 }
 
+impl AppendBatch {
+    /// Bytes of all values.
+    #[must_use]
+    pub fn value_bytes(&self) -> usize {
+        self.records.iter().map(|record| record.value.len()).sum()
+    }
+}
+
 /// What became of an append.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AppendOutcome {
@@ -336,7 +344,7 @@ pub(crate) fn check_limits(batch: &AppendBatch) -> Result<usize, Error> {
         let length = record.value.len();
         return Err(Error::Limit(format!("a record of {length} bytes is longer than {MAX_VALUE_BYTES} bytes")));
     }
-    let bytes = batch.records.iter().map(|record| record.value.len()).sum();
+    let bytes = batch.value_bytes();
     if bytes > MAX_APPEND_BYTES {
         return Err(Error::Limit(format!("a batch may have at most {MAX_APPEND_BYTES} bytes: split it")));
     }

@@ -78,6 +78,7 @@ fn injected(scored: &[Scored]) -> Vec<(&str, &str, i64, i64)> {
 }
 
 #[test]
+#[expect(clippy::cast_precision_loss, reason = "small counts")]
 fn injected_anomalies_of_prices_raise_alerts_and_calm_markets_hardly_any() {
     let data = Data::quiet();
     // Three hours to learn from, seven hours to watch, an event a second of each of three symbols.

@@ -103,18 +103,23 @@ impl Served {
         Self { process, address }
     }
 
-    /// Asks until the answer is as wanted.
+    /// Asks until the answer holds what is wanted.
     pub fn wait_for(&self, path: &str, wanted: &str) {
+        self.wait_until(path, wanted, |answer| answer.contains(wanted));
+    }
+
+    /// Asks until the answer is as wanted, which `what` puts into words.
+    pub fn wait_until(&self, path: &str, what: &str, is_wanted: impl Fn(&str) -> bool) {
         let end = Instant::now() + PATIENCE;
         let runtime = tokio::runtime::Runtime::new().unwrap();
         loop {
             let answer = runtime.block_on(async {
                 reqwest::get(format!("http://{}{path}", self.address)).await.unwrap().text().await.unwrap()
             });
-            if answer.contains(wanted) {
+            if is_wanted(&answer) {
                 return;
             }
-            assert!(Instant::now() < end, "{path} never said {wanted}, but {answer}");
+            assert!(Instant::now() < end, "{path} never said {what}, but {answer}");
             thread::sleep(Duration::from_millis(100));
         }
     }
@@ -145,6 +150,16 @@ impl Served {
     /// Where a path of it is.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// Asks with these headers; the status of the answer.
+    pub fn ask(&self, path: &str, headers: &[(&'static str, &str)]) -> u16 {
+        let mut request = reqwest::Client::new().get(format!("http://{}{path}", self.address));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(request.send()).unwrap().status().as_u16()
     }
 
     /// Sends a JSON body, which must be answered with this status.

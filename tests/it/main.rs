@@ -35,6 +35,7 @@ mod restore;
 mod apart;
 mod contract;
 mod keys;
+mod telemetry;
 
 mod example_vectors;
 mod forest_peer;

@@ -18,7 +18,7 @@ const HOUSE: [(&str, &[&str]); 7] = [
 ];
 
 /// A foreign package and the only crates that may depend on it.
-const DOORS: [(&str, &[&str]); 23] = [
+const DOORS: [(&str, &[&str]); 25] = [
     ("arrow", &["lake"]),
     ("deltalake", &["lake"]),
     ("object_store", &["lake"]),
@@ -30,7 +30,7 @@ const DOORS: [(&str, &[&str]); 23] = [
     ("fluvio-spu-schema", &["streams"]),
     ("tokio-tungstenite", &["streams"]),
     ("rustls", &["streams"]),
-    ("reqwest", &["streams"]),
+    ("reqwest", &["streams", "sentinel"]),
     ("cron", &["scheduler"]),
     ("linfa-preprocessing", &["models"]),
     ("ndarray", &["models"]),
@@ -42,6 +42,8 @@ const DOORS: [(&str, &[&str]); 23] = [
     ("poem", &["api"]),
     ("poem-openapi", &["api"]),
     ("clap", &["sentinel"]),
+    ("opentelemetry", &["sentinel"]),
+    ("opentelemetry-otlp", &["sentinel"]),
 ];
 
 /// What the pure crates never touch.

@@ -62,6 +62,7 @@ pub enum VerdictName {
 /// An alert, and how far people are with it.
 #[derive(Serialize, Object)]
 #[oai(example)]
+#[expect(clippy::struct_field_names, reason = "the columns of the table and the members of the answer have one name")]
 pub struct Alert {
     /// Partition and offset of the record that raised it, as `partition:offset`.
     pub id: String,

@@ -82,7 +82,7 @@ impl Desk {
         loop {
             let parts = self.service.status.parts();
             if known.as_deref().is_none_or(|known| differ(known, &parts)) {
-                let status = SystemStatus::of(parts.clone(), self.service.clock.now());
+                let status = SystemStatus::of(parts.clone(), &self.service);
                 self.publish(What::Status(json(&status)));
                 known = Some(parts);
             }

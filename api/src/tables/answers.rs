@@ -54,6 +54,9 @@ pub struct TablePage {
     pub oldest_version: u64,
     /// The newest version.
     pub newest_version: u64,
+    /// `true` where the markets are made up; otherwise left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub simulated: Option<bool>,
 }
 
 /// A column.
@@ -81,6 +84,7 @@ impl From<&TableDetail> for TablePage {
             columns: detail.columns.iter().map(column).collect(),
             oldest_version: detail.oldest,
             newest_version: detail.summary.state.version,
+            simulated: None,
         }
     }
 }
@@ -94,6 +98,9 @@ pub struct TableHistory {
     pub version: u64,
     /// The newest commits, newest first.
     pub commits: Vec<TableCommit>,
+    /// `true` where the markets are made up; otherwise left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub simulated: Option<bool>,
 }
 
 /// A commit.
@@ -118,6 +125,7 @@ impl From<&History> for TableHistory {
             table: history.table.to_owned(),
             version: history.version,
             commits: history.commits.iter().map(commit).collect(),
+            simulated: None,
         }
     }
 }

@@ -1,6 +1,5 @@
 //! What the service says while the first model is awaited.
 
-use jobs::status::{Part, PartState};
 use reqwest::StatusCode;
 use serde_json::json;
 
@@ -22,9 +21,11 @@ async fn a_prediction_is_refused_with_503_and_how_far_the_model_is() {
     let response = service.predict(question("BTC-USDT", SPIKE).to_string()).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()["content-type"], "application/problem+json");
+    assert_eq!(response.headers()["retry-after"], "5");
     let detail = "no model is available yet: the first is trained once 5000 feature rows exist, 1234 do";
     let expected = json!({
-        "type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": detail, "instance": "/predict"
+        "type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": detail, "instance": "/predict",
+        "request_id": response.headers()["x-request-id"].to_str().unwrap()
     });
     assert_eq!(json_of(response).await, expected);
 }
@@ -57,7 +58,7 @@ async fn statistics_are_zeros_and_nulls_and_the_list_is_empty() {
         stats,
         json!({
             "total_predictions": 0, "total_anomalies": 0, "anomaly_rate": 0.0, "avg_score": 0.0, "per_symbol": {},
-            "score_percentiles": null, "feature_stats": null
+            "score_percentiles": null, "feature_stats": null, "simulated": true
         })
     );
     assert_eq!(service.get_json("/latest-predictions", StatusCode::OK).await, json!([]));
@@ -82,25 +83,6 @@ async fn model_info_is_not_loaded_and_nulls() {
     ] {
         assert!(fields[name].is_null(), "{name}");
     }
-}
-
-#[tokio::test]
-async fn the_service_is_not_ready_for_reasons_that_it_names() {
-    let service = Running::start(None).await;
-    service.part_is(Part::Log, PartState::Offline, "opening");
-    service.part_is(Part::Scheduler, PartState::Offline, "not started here");
-    let problem = service.get_json("/readyz", StatusCode::SERVICE_UNAVAILABLE).await;
-    assert_eq!(
-        problem["errors"],
-        json!([
-            {"field": "Log", "detail": "opening"},
-            {"field": "Model", "detail": "is trained once 5000 feature rows exist, 1234 do"}
-        ])
-    );
-    service.part_is(Part::Log, PartState::Online, "");
-    service.part_is(Part::Model, PartState::Offline, "the registry does not open");
-    let problem = service.get_json("/readyz", StatusCode::SERVICE_UNAVAILABLE).await;
-    assert_eq!(problem["errors"], json!([{"field": "Model", "detail": "the registry does not open"}]));
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use jobs::{
     feed::Feed,
     ingest::Intake,
     keys::{Keys, Scope, Scopes},
+    library::Models,
     metrics::Metrics,
     status::{Part, PartState, PartStatus, Progress, StatusProbe},
     tables::Tables,
@@ -28,7 +29,7 @@ use models::{TrainParameters, TrainingSet};
 use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use rand_distr::{Distribution, StandardNormal};
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
-use scheduler::Schedule;
+use scheduler::{Schedule, Store};
 use serde_json::{Value, json};
 use streams::{EmbeddedLog, EventLog, ReadItem, TopicSettings, codec, partition_of};
 use tempfile::TempDir;
@@ -51,12 +52,13 @@ pub struct Running {
     pub probe: Arc<FixedProbe>,
     pub ended: JoinHandle<Result<(), api::Error>>,
     pub control: Control,
+    pub registry: Registry,
     pub log: Arc<EmbeddedLog>,
     pub lake: Arc<Lake>,
     pub keys: Keys,
+    pub folder: TempDir,
     client: Client,
     stop: oneshot::Sender<()>,
-    folder: TempDir,
 }
 
 /// A probe that says what the test wrote down.
@@ -91,19 +93,31 @@ impl Clock for EarlierClock {
 }
 
 impl Running {
-    /// Starts a service with this model.
+    /// Starts a service of a simulated market with this model.
     pub async fn start(active: Option<ActiveModel>) -> Self {
-        Self::protected(active, |_| ()).await
+        Self::started(active, true, |_| ()).await
+    }
+
+    /// Starts a service of a real market.
+    pub async fn start_on_real_data() -> Self {
+        Self::started(None, false, |_| ()).await
     }
 
     /// Starts a service that protects itself as `protect` says.
     pub async fn protected(active: Option<ActiveModel>, protect: impl FnOnce(&mut Protection)) -> Self {
+        Self::started(active, true, protect).await
+    }
+
+    async fn started(active: Option<ActiveModel>, simulated: bool, protect: impl FnOnce(&mut Protection)) -> Self {
         let (model, receiver) = watch::channel(active.map(Arc::new));
         let online = |name| PartStatus { name, state: PartState::Online, response_time_ms: 0.25, details: None };
         let probe = Arc::new(FixedProbe(Mutex::new(Part::ALL.map(online).to_vec())));
         let (feed, metrics) = (Arc::new(Feed::new()), Arc::new(Metrics::new()));
         let folder = tempfile::tempdir().unwrap();
-        let control = Control::open(folder.path(), Arc::new(FixedClock)).await.unwrap();
+        let registry = Registry::open(&folder.path().join(control::REGISTRY)).await.unwrap();
+        let models = Models::new(registry.clone(), folder.path().join(control::MODELS));
+        let store = Store::open(&folder.path().join(control::SCHEDULER)).await.unwrap();
+        let control = Control::new(registry.clone(), models, store, Arc::new(FixedClock));
         let (path, topic) = (folder.path().join("events.db"), TopicSettings::default());
         let log = Arc::new(EmbeddedLog::open(&path, &topic, Arc::new(FixedClock)).await.unwrap());
         let lake = Arc::new(Lake::open(&folder.path().join("lake")).await.unwrap());
@@ -120,7 +134,7 @@ impl Running {
             control: control.clone(),
             intake: Intake::new(Arc::clone(&log) as Arc<dyn EventLog>, Arc::clone(&metrics), Arc::new(FixedClock)),
             tables: Tables::new(Arc::clone(&lake)),
-            simulated: true,
+            simulated,
             protection,
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -130,7 +144,7 @@ impl Running {
             let _ = stopped.await;
         }));
         let client = Client::new();
-        Self { address, model, feed, metrics, probe, ended, control, log, lake, keys, client, stop, folder }
+        Self { address, model, feed, metrics, probe, ended, control, registry, log, lake, keys, folder, client, stop }
     }
 
     /// A request to be finished by the test.
@@ -196,6 +210,21 @@ impl Running {
         String::from_utf8(answer).unwrap()
     }
 
+    /// The answer to a request as it stands here: its head and its body.
+    pub async fn answer_to(&self, request: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        read_answer(stream).await
+    }
+
+    /// The same, where the client says after it that it sends nothing more.
+    pub async fn answer_to_all_of(&self, request: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        read_answer(stream).await
+    }
+
     /// The events of a market that are in the log, in the order of their offsets.
     pub async fn logged(&self, market: &str) -> Vec<Event> {
         let partition = partition_of(symbol(market), self.log.partitions());
@@ -259,12 +288,12 @@ impl Running {
             threshold: model.threshold(),
             artifact,
         };
-        self.registry().await.register(&model).await.unwrap()
+        self.registry.register(&model).await.unwrap()
     }
 
     /// Damages the file of a model.
     pub async fn loses_the_file_of(&self, version: i64) {
-        let artifact = self.registry().await.model(version).await.unwrap().model.artifact;
+        let artifact = self.registry.model(version).await.unwrap().model.artifact;
         std::fs::write(self.folder.path().join(control::MODELS).join(artifact.path), b"torn").unwrap();
     }
 
@@ -274,15 +303,19 @@ impl Running {
         self.control.store().apply(&[schedule], Timestamp::from_seconds(NOW)).await.unwrap();
     }
 
-    async fn registry(&self) -> Registry {
-        Registry::open(&self.folder.path().join(control::REGISTRY)).await.unwrap()
-    }
-
     /// Asks the service to end.
     pub fn stop(self) -> JoinHandle<Result<(), api::Error>> {
         self.stop.send(()).unwrap();
         self.ended
     }
+}
+
+/// What comes until the service closes the connection.
+async fn read_answer(mut stream: TcpStream) -> (String, String) {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.to_owned(), body.to_owned())
 }
 
 /// The body of a response as JSON.

@@ -4,11 +4,12 @@
 //! The model is trained for these tests; registry, runs, log and lake are in a folder of their own, and a fixed probe
 //! speaks for the parts.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail at any line")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail at any line")]
 
 mod harness;
 
 mod before_the_first_model;
+mod readiness;
 mod with_a_model;
 
 mod batch;
@@ -23,6 +24,7 @@ mod tables;
 
 mod stream;
 
+mod identity;
 mod refusals;
 mod security;
 

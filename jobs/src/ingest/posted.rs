@@ -158,6 +158,15 @@ impl Intake {
         Self { log, metrics, clock }
     }
 
+    /// Asks the log something small, to see that it answers.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub async fn ask(&self) -> Result<(), Error> {
+        self.log.end_offset(0).await?;
+        Ok(())
+    }
+
     /// Appends the events of a body: one JSON object, or one a line.
     ///
     /// # Errors
@@ -173,10 +182,11 @@ impl Intake {
             Ok(request) => request,
             Err(refusal) => return Ok(Taken::Refused(refusal)),
         };
-        let events = batch.records.len() as u64;
+        let (events, bytes) = (batch.records.len() as u64, batch.value_bytes());
         match self.log.append(batch).await {
             Ok(AppendOutcome::Appended(_)) => {
                 self.metrics.events_logged(events);
+                self.metrics.bytes_logged(bytes);
                 Ok(Taken::Appended { events, refused })
             }
             Ok(AppendOutcome::AlreadyApplied) => Ok(Taken::AppendedBefore { refused }),

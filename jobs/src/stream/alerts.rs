@@ -4,7 +4,10 @@
 //! without either give the same rows. What it depends on is read from the tables: the predictions that the fold's state
 //! reaches back to, and the newest alerts.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    sync::Arc,
+};
 
 use domain::{
     AlertRow, AlertType, Offset, Partition, Prediction, Severity,
@@ -38,11 +41,11 @@ impl Alerts {
         }
         let mut loaded: HashMap<i64, Arc<ActiveModel>> = HashMap::new();
         for prediction in lake.live_predictions(partition, replay..next).await? {
-            let version = prediction.model_version;
-            if !loaded.contains_key(&version) {
-                loaded.insert(version, models.load(version).await?);
-            }
-            alerts.watch.observe(&prediction, loaded[&version].model.alert_limits());
+            let model = match loaded.entry(prediction.model_version) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => place.insert(models.load(prediction.model_version).await?),
+            };
+            alerts.watch.observe(&prediction, model.model.alert_limits());
         }
         Ok(alerts)
     }

@@ -1,6 +1,9 @@
 //! One partition on its way through the job: its fold, its scorer and the rows that wait for the next commit.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use domain::{AlertRow, Fate, FateCounts, Fold, Offset, Partition, Prediction, Timestamp};
 use lake::{
@@ -32,6 +35,16 @@ pub(super) struct Lane {
     first_unpublished: Offset,
     published: usize,
     published_alerts: usize,
+    /// When the newest record that was folded here was appended.
+    newest_append: Option<Timestamp>,
+}
+
+/// What came of folding some records.
+pub(super) struct Folded {
+    /// The records by their fate.
+    pub(super) fates: FateCounts,
+    /// How long judging their rows took; none where no model judged.
+    pub(super) scoring: Option<Duration>,
 }
 
 impl Lane {
@@ -70,7 +83,17 @@ impl Lane {
         let Progress { next, replay } = progress;
         let pending =
             PartitionFlush { partition: fold.partition(), start: next, next, replay, ..PartitionFlush::default() };
-        Self { fold, scorer, alerts, pending, pending_bytes: 0, first_unpublished, published: 0, published_alerts: 0 }
+        Self {
+            fold,
+            scorer,
+            alerts,
+            pending,
+            pending_bytes: 0,
+            first_unpublished,
+            published: 0,
+            published_alerts: 0,
+            newest_append: None,
+        }
     }
 
     pub(super) const fn partition(&self) -> Partition {
@@ -89,19 +112,25 @@ impl Lane {
         self.pending_bytes
     }
 
+    pub(super) const fn newest_append(&self) -> Option<Timestamp> {
+        self.newest_append
+    }
+
     pub(super) async fn adopt(&mut self, parts: &StreamParts, champion: &Arc<ActiveModel>) -> Result<(), Error> {
         self.scorer.adopt(&parts.registry, champion, self.fold.next(), parts.clock.now()).await
     }
 
     /// Folds what was read and scores the new feature rows. Work for a blocking thread.
-    pub(super) fn fold(&mut self, items: Vec<ReadItem>, now: Timestamp) -> FateCounts {
-        let mut counts = FateCounts::default();
+    pub(super) fn fold(&mut self, items: Vec<ReadItem>, now: Timestamp) -> Folded {
+        let mut fates = FateCounts::default();
         let old_rows = self.pending.output.features.len();
         for item in items {
             match item {
                 ReadItem::Batch(batch) => {
                     self.pending_bytes += batch.bytes_held();
-                    fold_batch(&mut self.fold, &batch, &mut self.pending.output, |_, fate| counts.count(fate));
+                    let newest = batch.get(batch.len().saturating_sub(1));
+                    self.newest_append = newest.map(|record| record.append_time).or(self.newest_append);
+                    fold_batch(&mut self.fold, &batch, &mut self.pending.output, |_, fate| fates.count(fate));
                 }
                 ReadItem::Gap { partition, from, to, reason } => {
                     warn!(partition, from, to, reason, "these records are lost; what comes after them is folded");
@@ -110,8 +139,10 @@ impl Lane {
                 }
             }
         }
+        let (begun, judged) = (Instant::now(), self.pending.predictions.len());
         self.score(old_rows);
-        counts
+        let scoring = (self.pending.predictions.len() > judged).then(|| begun.elapsed());
+        Folded { fates, scoring }
     }
 
     /// Scores the feature rows from a place on, and finds the alerts among them.

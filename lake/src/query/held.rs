@@ -6,7 +6,7 @@
 
 use std::{fmt, sync::Arc};
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch, StringViewArray};
 use deltalake::datafusion::{
     common::{
         config::ConfigOptions,
@@ -119,7 +119,7 @@ impl ExecutionPlan for Held {
 /// The memory of a batch as if its rows were all that its buffers have.
 fn bytes_of(batch: &RecordBatch) -> usize {
     let of_column = |column: &Arc<dyn Array>| {
-        let texts = column.as_string_view_opt().map_or(0, |texts| texts.total_buffer_bytes_used());
+        let texts = column.as_string_view_opt().map_or(0, StringViewArray::total_buffer_bytes_used);
         let bytes = column.to_data().get_slice_memory_size();
         texts + bytes.unwrap_or_else(|_| column.get_array_memory_size())
     };

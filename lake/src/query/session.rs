@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     /// What is listed and what there is, by the names of the functions themselves.
-    fn unknown<'a>(listed: &'a str, there: impl Iterator<Item = String>) -> Vec<&'a str> {
+    fn unknown(listed: &str, there: impl Iterator<Item = String>) -> Vec<&str> {
         let there: BTreeSet<String> = there.collect();
         listed.split_whitespace().filter(|name| !there.contains(*name)).collect()
     }
