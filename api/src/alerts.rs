@@ -103,6 +103,7 @@ impl AlertOperations {
         #[oai(default = "default_limit", validator(minimum(value = "1"), maximum(value = "1000")))]
         limit: Query<u16>,
         /// The `next` of the page before, which was asked for with the same other parameters.
+        #[oai(validator(pattern = "^[0-9]{1,18}-[0-9]{1,9}:[0-9]{1,18}$"))]
         cursor: Query<Option<String>>,
     ) -> Answer<AlertList, OfAlerts> {
         let filter = AlertFilter {
@@ -129,6 +130,7 @@ impl AlertOperations {
     async fn alert(
         &self,
         /// Its id, `partition:offset`.
+        #[oai(validator(pattern = "^(0|[1-9][0-9]{0,8}):(0|[1-9][0-9]{0,17})$"))]
         id: Path<String>,
     ) -> Answer<AlertPage, OfAlert> {
         let evidence = self.alerts.show(named(&id.0)?).await.map_err(Problem::of_job)?;
@@ -142,6 +144,7 @@ impl AlertOperations {
     async fn acknowledge(
         &self,
         /// Its id, `partition:offset`.
+        #[oai(validator(pattern = "^(0|[1-9][0-9]{0,8}):(0|[1-9][0-9]{0,17})$"))]
         id: Path<String>,
         body: Posted<AcknowledgeRequest>,
     ) -> Answer<AlertRecord, OfSaying> {
@@ -157,6 +160,7 @@ impl AlertOperations {
     async fn judge(
         &self,
         /// Its id, `partition:offset`.
+        #[oai(validator(pattern = "^(0|[1-9][0-9]{0,8}):(0|[1-9][0-9]{0,17})$"))]
         id: Path<String>,
         body: Posted<VerdictRequest>,
     ) -> Answer<AlertRecord, OfSaying> {

@@ -120,7 +120,7 @@ pub fn routes(service: Service, events: Events) -> impl Endpoint<Output = Respon
     let tables = Tables { tables: service.tables.clone(), simulated: service.mark() };
     let predictions = Predictions { tables: service.tables.clone() };
     let sql = Sql { tables: service.tables.clone() };
-    let gate = Gate::new(&service.protection);
+    let (gate, keys_required) = (Gate::new(&service.protection), service.protection.keys_required);
     let operations = Operations { service, events, documents: Arc::clone(&documents) };
     let guarded = Guarded::new((operations, intake, alerts, life, tables, predictions, sql), gate);
     let openapi = OpenApiService::new(guarded, "Sentinel", env!("CARGO_PKG_VERSION"))
@@ -133,9 +133,13 @@ pub fn routes(service: Service, events: Events) -> impl Endpoint<Output = Respon
             ExtraHeader::new(SIMULATED)
                 .description("`true` where the data of the service are made up, otherwise absent."),
         );
+    let finished = |text: &str| {
+        let text = document::finished(text);
+        if keys_required { text } else { document::without_need_of_keys(&text) }
+    };
     documents.get_or_init(|| Documents {
-        openapi: document::finished(&openapi.spec()).into(),
-        explorer: document::finished(&openapi.swagger_ui_html()).into(),
+        openapi: finished(&openapi.spec()).into(),
+        explorer: finished(&openapi.swagger_ui_html()).into(),
     });
     Observed::new(openapi.into_endpoint(), observing)
 }

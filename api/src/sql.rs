@@ -140,8 +140,8 @@ impl Sql {
     #[oai(path = "/sql", method = "get", operation_id = "sql", tag = "Chapter::Tables")]
     async fn sql(
         &self,
-        /// The statement.
-        #[oai(validator(max_length = 65536))]
+        /// The statement; a longer one is posted.
+        #[oai(validator(max_length = 1000))]
         q: Query<String>,
         /// How many rows, at most; in JSON not more than 10 000.
         #[oai(default = "default_limit", validator(minimum(value = "1"), maximum(value = "1000000")))]

@@ -32,6 +32,7 @@ fn killed_at_any_point_every_table_ends_with_the_rows_of_an_undisturbed_run() {
         let difference = expected.iter().zip(&actual).find(|(expected, actual)| expected != actual);
         assert_eq!(difference, None, "first difference in {name}");
     }
+    assert!(!calm.rows(TableName::Alerts, &[]).is_empty(), "no alert was raised");
     let files = 2 * TROUBLED_LINES;
     let dead = files / BROKEN_EVERY;
     let late = calm.rows(TableName::LateEvents, &[]).len();
