@@ -15,7 +15,7 @@ use poem_openapi::{
 use crate::{
     answers::Json,
     life::WHO,
-    parameters::{self, TimeText, instant},
+    parameters::{self, Form, Formed, TimeText, instant},
     posted::Posted,
     problem::{Problem, ProblemPart, Refusals, Refused},
     routes::Chapter,
@@ -103,8 +103,7 @@ impl AlertOperations {
         #[oai(default = "default_limit", validator(minimum(value = "1"), maximum(value = "1000")))]
         limit: Query<u16>,
         /// The `next` of the page before, which was asked for with the same other parameters.
-        #[oai(validator(pattern = "^[0-9]{1,18}-[0-9]{1,9}:[0-9]{1,18}$"))]
-        cursor: Query<Option<String>>,
+        cursor: Query<Option<Formed<CursorForm>>>,
     ) -> Answer<AlertList, OfAlerts> {
         let filter = AlertFilter {
             wanted: WantedAlerts {
@@ -130,8 +129,7 @@ impl AlertOperations {
     async fn alert(
         &self,
         /// Its id, `partition:offset`.
-        #[oai(validator(pattern = "^(0|[1-9][0-9]{0,8}):(0|[1-9][0-9]{0,17})$"))]
-        id: Path<String>,
+        id: Path<Formed<IdForm>>,
     ) -> Answer<AlertPage, OfAlert> {
         let evidence = self.alerts.show(named(&id.0)?).await.map_err(Problem::of_job)?;
         Ok(Json::of(&AlertPage::from(&evidence))?)
@@ -144,8 +142,7 @@ impl AlertOperations {
     async fn acknowledge(
         &self,
         /// Its id, `partition:offset`.
-        #[oai(validator(pattern = "^(0|[1-9][0-9]{0,8}):(0|[1-9][0-9]{0,17})$"))]
-        id: Path<String>,
+        id: Path<Formed<IdForm>>,
         body: Posted<AcknowledgeRequest>,
     ) -> Answer<AlertRecord, OfSaying> {
         let said = self.alerts.acknowledge(named(&id.0)?, WHO, &body.0.note).await.map_err(Problem::of_job)?;
@@ -160,8 +157,7 @@ impl AlertOperations {
     async fn judge(
         &self,
         /// Its id, `partition:offset`.
-        #[oai(validator(pattern = "^(0|[1-9][0-9]{0,8}):(0|[1-9][0-9]{0,17})$"))]
-        id: Path<String>,
+        id: Path<Formed<IdForm>>,
         body: Posted<VerdictRequest>,
     ) -> Answer<AlertRecord, OfSaying> {
         let (alert, VerdictRequest { verdict, note }) = (named(&id.0)?, body.0);
@@ -172,6 +168,22 @@ impl AlertOperations {
         let said = self.alerts.give_verdict(alert, verdict, WHO, &note).await.map_err(Problem::of_job)?;
         Ok(Json::of(&AlertRecord::from(&said))?)
     }
+}
+
+/// The form of an alert's id.
+struct IdForm;
+
+impl Form for IdForm {
+    const NAME: &'static str = "alert id";
+    const PATTERN: &'static str = "^(0|[1-9][0-9]{0,8}):(0|[1-9][0-9]{0,17})$";
+}
+
+/// The form of a cursor: when the last alert of a page was raised, and its id.
+struct CursorForm;
+
+impl Form for CursorForm {
+    const NAME: &'static str = "alert cursor";
+    const PATTERN: &'static str = "^(0|[1-9][0-9]{0,17})-(0|[1-9][0-9]{0,8}):(0|[1-9][0-9]{0,17})$";
 }
 
 /// The alert that a part of a path names.

@@ -1,6 +1,6 @@
 //! Texts of a request as the values that they mean, each refused with its name.
 
-use std::{borrow::Cow, ops::Deref};
+use std::{borrow::Cow, marker::PhantomData, ops::Deref};
 
 use domain::{Symbol, Timestamp};
 use jobs::tables::State;
@@ -83,6 +83,55 @@ impl ParseFromJSON for TimeText {
 impl ToJSON for TimeText {
     fn to_json(&self) -> Option<Value> {
         Some(Value::String(self.0.clone()))
+    }
+}
+
+/// The form of a text.
+pub trait Form: Send + Sync {
+    /// Its name.
+    const NAME: &'static str;
+    /// What fits it.
+    const PATTERN: &'static str;
+}
+
+/// A text whose form is in the document. It is checked where it is read, so that a refusal says what is meant.
+pub struct Formed<F>(String, PhantomData<F>);
+
+impl<F> Deref for Formed<F> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<F: Form> Type for Formed<F> {
+    const IS_REQUIRED: bool = true;
+
+    type RawValueType = Self;
+    type RawElementValueType = Self;
+
+    fn name() -> Cow<'static, str> {
+        F::NAME.into()
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        let schema = MetaSchema { pattern: Some(F::PATTERN.to_owned()), ..MetaSchema::new("string") };
+        MetaSchemaRef::Inline(Box::new(schema))
+    }
+
+    fn as_raw_value(&self) -> Option<&Self> {
+        Some(self)
+    }
+
+    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
+        Box::new(self.as_raw_value().into_iter())
+    }
+}
+
+impl<F: Form> ParseFromParameter for Formed<F> {
+    fn parse_from_parameter(text: &str) -> ParseResult<Self> {
+        Ok(Self(text.to_owned(), PhantomData))
     }
 }
 
