@@ -549,7 +549,7 @@ impl Default for HttpSettings {
             require_keys: RequireKeys::Auto,
             requests_per_second: 1_000,
             burst: 2_000,
-            max_connections: 512,
+            max_connections: 4_096,
             tls_cert: Pem::default(),
             tls_key: Pem::default(),
         }

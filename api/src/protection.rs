@@ -58,7 +58,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 512,
+            connections: 4_096,
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(30),
             answer: Duration::from_mins(1),

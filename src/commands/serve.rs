@@ -28,6 +28,9 @@ use crate::{
     status::ProgramStatus,
 };
 
+/// Files that are open beside the connections: those of the log, of the tables and of whoever reads them.
+const OTHER_FILES: u64 = 1_024;
+
 /// Serves until it is told to stop.
 pub async fn run(settings: &Settings) -> anyhow::Result<Outcome> {
     let _lock = RoleLock::acquire(&settings.data.dir, Role::Http)?;
@@ -91,6 +94,21 @@ pub async fn service(app: &App, settings: &Settings, status: ProgramStatus, stor
     })
 }
 
+/// Lets the process open a file for each connection beside its others, as far as the system allows: a process without
+/// one left could neither commit nor answer.
+fn make_room(connections: u32) {
+    let wanted = u64::from(connections) + OTHER_FILES;
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(allowed) if allowed >= wanted => {}
+        Ok(allowed) => tracing::warn!(
+            allowed,
+            wanted,
+            "the system allows fewer open files than connections may need: lower http.max_connections, or raise the limit"
+        ),
+        Err(error) => tracing::warn!(%error, wanted, "the limit of open files stays as it is"),
+    }
+}
+
 /// The scheme of the service's addresses.
 pub const fn scheme(service: &Service) -> &'static str {
     if service.protection.tls.is_some() { "https" } else { "http" }
@@ -125,6 +143,7 @@ async fn protection(app: &App, http: &HttpSettings) -> anyhow::Result<Protection
             );
         }
     }
+    make_room(http.max_connections);
     let (rate, limits) = (settings_to_parts::rate(http), settings_to_parts::limits(http));
     Ok(Protection { keys, keys_required, rate, tls, limits })
 }
