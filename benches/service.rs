@@ -76,7 +76,13 @@ fn main() -> ExitCode {
     let questions = ready(&server, folder.path());
     row("resident memory with a model", &format!("{} MB", server.resident_mb()));
     let half = peak(&server, &questions, &mut faults) / 2.0;
-    let readers = Readers::open(server.address, plan.readers);
+    let readers = match Readers::open(server.address, plan.readers) {
+        Ok(readers) => readers,
+        Err(fault) => {
+            eprintln!("{fault}");
+            return ExitCode::FAILURE;
+        }
+    };
     beside_readers(&server, &questions, &readers, half, &plan, &mut faults);
     swaps(&server, &questions, half, folder.path(), &mut faults);
     end(&mut server, &questions, readers, folder.path(), &mut faults);

@@ -62,15 +62,19 @@ pub struct App {
 }
 
 impl App {
-    /// Opens log, lake and registry of the data folder; missing ones are made.
+    /// Opens registry, log and lake of the data folder; missing ones are made.
     pub async fn open(settings: &Settings) -> anyhow::Result<Self> {
+        Self::with(registry(settings).await?, settings).await
+    }
+
+    /// [`App::open`] with a registry that has been opened before.
+    pub async fn with(registry: Registry, settings: &Settings) -> anyhow::Result<Self> {
         let data = &settings.data.dir;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let probe = crash::probe()?;
         let log = log_engine::open(&settings.log, data, clock.clone()).await?;
         let lake = Arc::new(Lake::open_with_probe(&data.join("lake"), probe.clone()).await?);
         lake.require_topic(log.topic_id()).await?;
-        let registry = Registry::open(&data.join(REGISTRY)).await?;
         let models_dir = data.join(MODELS);
         let models = Models::new(registry.clone(), models_dir.clone());
         let champion = models.champion_if_not(None).await?;
@@ -165,6 +169,11 @@ impl App {
         self.log.close().await;
         self.registry.close().await;
     }
+}
+
+/// The registry of the data folder, made where it is missing.
+pub async fn registry(settings: &Settings) -> anyhow::Result<Registry> {
+    Ok(Registry::open(&settings.data.dir.join(REGISTRY)).await?)
 }
 
 /// A token that Ctrl-C and SIGTERM cancel; a second Ctrl-C ends the process at once.

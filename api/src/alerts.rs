@@ -57,7 +57,6 @@ struct OfSaying;
 
 impl Refusals for OfSaying {
     const STATUSES: &'static [(u16, &'static str)] = &[
-        (403, "The request comes from a page of another site."),
         (404, "There is no alert with this id, or it is not committed yet."),
         (413, "The body is longer than 64 KiB."),
         (415, "The body is not said to be JSON."),

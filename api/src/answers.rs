@@ -80,7 +80,10 @@ impl<M> Document<M> {
 
 impl<M: MediaType> IntoResponse for Document<M> {
     fn into_response(self) -> Response {
-        typed(self.0, M::NAME)
+        let mut response = typed(self.0, M::NAME);
+        // A page of another site that showed it in a frame could have its buttons pressed.
+        response.headers_mut().insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
+        response
     }
 }
 

@@ -20,8 +20,7 @@ use serde::Serialize;
 
 use crate::{
     answers::Json,
-    posted::refuse_other_sites,
-    predict::{is_json, read_limited},
+    predict::{is_json, media_type, read_limited},
     problem::{Problem, ProblemPart, Refusals, Refused},
     routes::Chapter,
 };
@@ -50,7 +49,6 @@ struct OfEvents;
 
 impl Refusals for OfEvents {
     const STATUSES: &'static [(u16, &'static str)] = &[
-        (403, "The request comes from a page of another site."),
         (409, "A symbol is simulated in this event log and the events are real, or the other way round."),
         (413, "The body is longer than 8 MiB or has more than 50 000 events."),
         (415, "The body is said to be neither JSON nor NDJSON."),
@@ -129,7 +127,6 @@ impl<'a> ApiExtractor<'a> for EventLines {
         body: &mut RequestBody,
         _options: ExtractParamOptions<()>,
     ) -> Result<Self> {
-        refuse_other_sites(request)?;
         if !is_json(request.content_type()) && !is_ndjson(request.content_type()) {
             let detail = "send one event as application/json, or one a line as application/x-ndjson, and say so in the \
                           header Content-Type";
@@ -140,8 +137,7 @@ impl<'a> ApiExtractor<'a> for EventLines {
 }
 
 fn is_ndjson(content_type: Option<&str>) -> bool {
-    let media_type = content_type.and_then(|text| text.split(';').next()).unwrap_or_default();
-    media_type.trim().eq_ignore_ascii_case(NDJSON)
+    content_type.is_some_and(|content_type| media_type(content_type).eq_ignore_ascii_case(NDJSON))
 }
 
 /// The key of a request. One that cannot be read is refused: without it, what is sent again would be appended again.

@@ -1,4 +1,5 @@
-//! Who is let in: the one place where keys, scopes and rates are asked for, and where an answer is waited for.
+//! Who is let in: the one place where keys, scopes and rates are asked for, where pages of other sites are refused, and
+//! where an answer is waited for.
 //!
 //! It stands around every operation, behind the router, so that no spelling of a path leads past it, and the document
 //! says of each operation what it needs. Which scope that is, [`Need::of`] alone decides: an operation that it does not
@@ -11,9 +12,10 @@ use std::{
     time::Duration,
 };
 
+use futures::StreamExt;
 use jobs::keys::{Grant, KeyRefusal, Keys, Scope};
 use poem::{
-    Endpoint, EndpointExt, Request, Response, Result,
+    Body, Endpoint, EndpointExt, Request, Response, Result,
     endpoint::{BoxEndpoint, DynEndpoint},
     http::{HeaderMap, Method, StatusCode, header},
 };
@@ -27,6 +29,8 @@ use crate::{
     meter::{Meter, Sender},
     problem::{Problem, documented},
     protection::Protection,
+    site,
+    stream::EVENT_STREAM,
 };
 
 /// How a key is sent (RFC 6750).
@@ -35,17 +39,17 @@ const BEARER: &str = "Bearer";
 /// What the gate refuses with, whatever the operation.
 const REFUSALS: [(u16, &str); 4] = [
     (401, "There is no API key where one is needed, or it is not valid."),
-    (403, "The API key has neither the scope that the operation needs nor `admin`."),
+    (
+        403,
+        "The request comes from a page of another site, or the API key has neither the scope that the operation needs nor \
+         `admin`.",
+    ),
     (429, "Too many requests with this key, or from this address; ask again after `Retry-After` seconds."),
     (503, "The answer took too long."),
 ];
 
 /// What is refused where there is a body.
 const SLOW_BODY: (u16, &str) = (408, "The body was not there within 45 s.");
-
-/// The description of a 403 that an operation has of its own.
-const FORBIDDEN_OR_OTHER_SITE: &str = "The request comes from a page of another site, or the API key has neither the \
-                                       scope that the operation needs nor `admin`.";
 
 /// What lets a request in.
 pub struct Gate {
@@ -62,14 +66,17 @@ impl Gate {
         Self { keys: keys.clone(), keys_required: *keys_required, meter: rate.map(Meter::new), patience: limits.answer }
     }
 
-    /// Lets a request in, or says why not.
-    fn admit(&self, request: &Request, scope: Scope) -> Result<(), Problem> {
+    /// Lets a request in, with what its key grants where there is one, or says why not.
+    fn admit(&self, request: &Request, scope: Scope) -> Result<Option<Grant>, Problem> {
         let checked = bearer(request.headers()).map(|text| self.keys.check(text));
         if let Some(meter) = &self.meter {
             meter.count(sender(request, checked)).map_err(too_many)?;
         }
+        if !request.method().is_safe() {
+            site::refuse_other_sites(request)?;
+        }
         match checked {
-            None if !self.keys_required => Ok(()),
+            None if !self.keys_required => site::refuse_other_names(request).map(|()| None),
             None => {
                 let detail = "an API key is needed: send it in the header Authorization, as Bearer sntl_...";
                 Err(Problem::new(StatusCode::UNAUTHORIZED, detail))
@@ -78,13 +85,22 @@ impl Gate {
                 let detail = format!("{refusal}; `sentinel key create` makes another");
                 Err(Problem::new(StatusCode::UNAUTHORIZED, detail))
             }
-            Some(Ok(grant)) if grant.scopes.allow(scope) => Ok(()),
+            Some(Ok(grant)) if grant.scopes.allow(scope) => Ok(Some(grant)),
             Some(Ok(grant)) => {
                 let (needed, scopes) = (scope.as_str(), grant.scopes);
                 let detail = format!("this needs an API key with the scope {needed}; the one that came has {scopes}");
                 Err(Problem::new(StatusCode::FORBIDDEN, detail))
             }
         }
+    }
+
+    /// The answer; its body ends with the validity of the key.
+    fn while_valid(&self, grant: Grant, mut response: Response) -> Response {
+        let keys = self.keys.clone();
+        let is_over = async move { keys.until_invalid(grant).await };
+        let body = response.take_body().into_bytes_stream().take_until(is_over);
+        response.set_body(Body::from_bytes_stream(body));
+        response
     }
 }
 
@@ -209,10 +225,8 @@ fn document(operation: &mut MetaOperation, scope: Scope) {
     let slow_body = operation.request.as_ref().map(|_| SLOW_BODY);
     let responses = &mut operation.responses.responses;
     for (status, description) in slow_body.into_iter().chain(REFUSALS) {
-        match responses.iter_mut().find(|response| response.status == Some(status)) {
-            Some(known) if status == 403 => known.description = FORBIDDEN_OR_OTHER_SITE,
-            Some(_) => {}
-            None => responses.push(documented(status, description)),
+        if responses.iter().all(|response| response.status != Some(status)) {
+            responses.push(documented(status, description));
         }
     }
 }
@@ -250,15 +264,20 @@ impl Endpoint for Checked {
     type Output = Response;
 
     async fn call(&self, request: Request) -> Result<Response> {
-        self.gate.admit(&request, self.scope)?;
-        let answer = DynEndpoint::call(&*self.endpoint, request);
-        timeout(self.gate.patience, answer).await.unwrap_or_else(|_| Err(too_slow(self.gate.patience).into()))
+        let grant = self.gate.admit(&request, self.scope)?;
+        let answer = timeout(self.gate.patience, DynEndpoint::call(&*self.endpoint, request)).await;
+        let response = answer.unwrap_or_else(|_| Err(too_slow(self.gate.patience).into()))?;
+        Ok(match grant {
+            // Any other answer ends by itself.
+            Some(grant) if response.content_type() == Some(EVENT_STREAM) => self.gate.while_valid(grant, response),
+            _ => response,
+        })
     }
 }
 
 fn too_slow(patience: Duration) -> Problem {
     let detail = format!("no answer within {} s: it is given up; what it began may be done", patience.as_secs());
-    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    Problem::unavailable(detail)
 }
 
 #[cfg(test)]
@@ -267,6 +286,12 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::problem::RETRY_AFTER_S;
+
+    #[test]
+    fn an_answer_that_is_given_up_says_when_to_ask_again() {
+        assert_eq!(too_slow(Duration::from_mins(1)).retry_after_s, Some(RETRY_AFTER_S));
+    }
 
     #[rstest]
     #[case("Bearer sntl_1_x", Some("sntl_1_x"))]

@@ -23,6 +23,7 @@ mod routes;
 
 mod gate;
 mod meter;
+mod site;
 
 mod answers;
 mod parameters;

@@ -50,7 +50,6 @@ struct OfChange;
 
 impl Refusals for OfChange {
     const STATUSES: &'static [(u16, &'static str)] = &[
-        (403, "The request comes from a page of another site."),
         (404, "There is none with this name or number."),
         (409, "It is not in the state that the request expects."),
         (413, "The body is longer than 64 KiB."),

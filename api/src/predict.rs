@@ -219,9 +219,17 @@ pub fn refuse_other_types(request: &Request) -> Result<(), Problem> {
 
 /// JSON, or nothing said about it: the original service took both.
 pub fn is_json(content_type: Option<&str>) -> bool {
-    let Some(content_type) = content_type else { return true };
-    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    media_type == "application/json" || (media_type.starts_with("application/") && media_type.ends_with("+json"))
+    let Some(media_type) = content_type.map(media_type) else { return true };
+    let is_of_json = || {
+        let media_type = media_type.to_ascii_lowercase();
+        media_type.starts_with("application/") && media_type.ends_with("+json")
+    };
+    media_type.eq_ignore_ascii_case("application/json") || is_of_json()
+}
+
+/// The media type of a header `Content-Type`, without its parameters.
+pub fn media_type(content_type: &str) -> &str {
+    content_type.split(';').next().unwrap_or_default().trim()
 }
 
 /// Whether a text that is JSON is an object. A type that is derived would be read from an array of its fields, too.

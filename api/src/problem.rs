@@ -235,7 +235,7 @@ pub fn documented(status: u16, description: &'static str) -> MetaResponse {
         status: Some(status),
         status_range: None,
         content: vec![MetaMediaType { content_type: PROBLEM_JSON, schema: ProblemObject::schema_ref() }],
-        headers: if status == 503 { vec![retry_after()] } else { vec![] },
+        headers: if matches!(status, 429 | 503) { vec![retry_after()] } else { vec![] },
     }
 }
 
@@ -273,7 +273,7 @@ impl<R: Refusals> ApiResponse for Refused<R> {
     }
 }
 
-/// The header of answers about what may pass.
+/// The header of answers that say when to ask again.
 fn retry_after() -> MetaHeader {
     MetaHeader {
         name: "Retry-After".to_owned(),

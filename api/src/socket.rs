@@ -1,7 +1,6 @@
 //! A connection that is given up when its peer takes nothing of what waits for it.
 //!
-//! The server's own limit on idle connections lets an answer that has begun go on for ever, however little of it the
-//! peer reads; and whoever reads nothing would hold up the end of the service.
+//! Nothing else limits an answer that has begun; and whoever reads nothing would hold up the end of the service.
 
 use std::{
     io::{self, IoSlice},

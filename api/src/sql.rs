@@ -38,7 +38,6 @@ struct OfPostedStatement;
 
 impl Refusals for OfPostedStatement {
     const STATUSES: &'static [(u16, &'static str)] = &[
-        (403, "The request comes from a page of another site."),
         NO_TABLE,
         NO_FORMAT,
         GONE,

@@ -48,7 +48,7 @@ pub use publish::Publisher;
 use ring::{Event, Ring, What};
 
 /// The media type of server-sent events.
-const EVENT_STREAM: &str = "text/event-stream";
+pub const EVENT_STREAM: &str = "text/event-stream";
 
 /// Events that a reader takes at once, and so those that it holds, at most.
 const TAKEN: usize = 16;

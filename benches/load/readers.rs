@@ -1,6 +1,7 @@
 //! Readers of `GET /stream`, all on one thread: each counts its events and holds every number against the one before.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{
         Arc,
@@ -35,13 +36,17 @@ struct Tally {
 
 impl Readers {
     /// Opens so many streams of every kind of event, one after the other.
-    pub fn open(address: SocketAddr, count: usize) -> Self {
+    ///
+    /// # Errors
+    /// What was wrong with one of them.
+    pub fn open(address: SocketAddr, count: usize) -> Result<Self, String> {
         let tallies: Arc<Vec<Tally>> = Arc::new((0..count).map(|_| Tally::default()).collect());
         let (opened, all_are_open) = channel();
         let shared = Arc::clone(&tallies);
         let thread = thread::spawn(move || one_thread().block_on(read_all(address, &shared, &opened)));
-        all_are_open.recv_timeout(PATIENCE).unwrap();
-        Self { tallies, thread }
+        let is_open = all_are_open.recv_timeout(PATIENCE);
+        is_open.unwrap_or_else(|error| Err(format!("{count} streams were not opened in time: {error}")))?;
+        Ok(Self { tallies, thread })
     }
 
     /// How many events each has been sent.
@@ -60,21 +65,35 @@ impl Readers {
     }
 }
 
-async fn read_all(address: SocketAddr, tallies: &Arc<Vec<Tally>>, opened: &Sender<()>) -> Vec<String> {
+async fn read_all(address: SocketAddr, tallies: &Arc<Vec<Tally>>, opened: &Sender<Result<(), String>>) -> Vec<String> {
     let mut reading = JoinSet::new();
     for place in 0..tallies.len() {
-        let mut connection = Connection::open(address).await.unwrap();
-        connection.send(&get(address, "/stream")).await.unwrap();
-        assert_eq!(connection.head().await.unwrap().status, 200);
+        let connection = match open(address).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                let _ = opened.send(Err(format!("stream {place} could not be opened: {error}")));
+                return Vec::new();
+            }
+        };
         let tallies = Arc::clone(tallies);
         reading.spawn(async move { read(connection, &tallies[place]).await });
     }
-    opened.send(()).unwrap();
+    // Where that took too long, nobody waits for it any more.
+    let _ = opened.send(Ok(()));
     let mut faults = Vec::new();
     while let Some(ended) = reading.join_next().await {
         faults.extend(ended.unwrap().err());
     }
     faults
+}
+
+async fn open(address: SocketAddr) -> io::Result<Connection> {
+    let mut connection = Connection::open(address).await?;
+    connection.send(&get(address, "/stream")).await?;
+    match connection.head().await?.status {
+        200 => Ok(connection),
+        status => Err(io::Error::other(format!("it was answered with {status}"))),
+    }
 }
 
 /// Reads until the stream ends as a stream does.

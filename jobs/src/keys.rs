@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use domain::{Clock, ErrorKind, Timestamp};
+use domain::{Clock, Timestamp};
 use lake::registry::{
     Registry,
     keys::{DIGEST_BYTES, KeyCounts, NewKey},
@@ -128,14 +128,6 @@ pub enum KeyRefusal {
     /// Its time is over.
     #[error("this API key has expired")]
     Expired,
-}
-
-impl KeyRefusal {
-    /// What to do about it.
-    #[must_use]
-    pub const fn kind(self) -> ErrorKind {
-        ErrorKind::Invalid
-    }
 }
 
 /// The keys of a data folder. Clones share what they remember.
@@ -254,6 +246,18 @@ impl Keys {
         Ok(Grant { id: record.id, scopes: record.key.scopes })
     }
 
+    /// Waits until a key is not valid any more, as far as that is known.
+    pub async fn until_invalid(&self, grant: Grant) {
+        while self.is_valid(grant.id) {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn is_valid(&self, id: i64) -> bool {
+        let now = self.clock.now();
+        self.known().keys.get(&id).is_some_and(|record| validity(record, now).is_ok())
+    }
+
     /// Whether there is a valid key.
     #[must_use]
     pub fn any_is_valid(&self) -> bool {
@@ -308,6 +312,7 @@ fn validity(record: &KeyRecord, now: Timestamp) -> Result<(), KeyRefusal> {
 mod tests {
     use std::sync::atomic::{AtomicI64, Ordering};
 
+    use domain::ErrorKind;
     use proptest::prelude::*;
     use rstest::rstest;
     use tempfile::TempDir;

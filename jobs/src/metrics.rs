@@ -404,7 +404,7 @@ impl Metrics {
         self.model_version.set(version);
     }
 
-    /// Counts one answered request. `route` is a template such as `/tables/:name`, never a path as asked for.
+    /// Counts one answered request. `route` is a template such as `/tables/{table}`, never a path as asked for.
     pub fn request_answered(&self, method: &'static str, route: &Arc<str>, status: u16, seconds: f64) {
         let labels = RequestLabels { method, route: Arc::clone(route), status };
         self.requests.get_or_create(&labels).inc();

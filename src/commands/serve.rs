@@ -13,13 +13,14 @@ use jobs::{
     keys::Keys,
     tables::Tables,
 };
-use lake::TableName;
+use lake::{TableName, registry::Registry};
 use scheduler::Store;
 use tokio::net::TcpListener;
 
 use crate::{
     Outcome,
-    app::App,
+    app::{self, App},
+    clock::SystemClock,
     commands::{Refused, Unavailable, runs},
     config::{HttpSettings, Settings, SourceKind},
     elsewhere::Elsewhere,
@@ -34,13 +35,15 @@ const OTHER_FILES: u64 = 1_024;
 /// Serves until it is told to stop.
 pub async fn run(settings: &Settings) -> anyhow::Result<Outcome> {
     let _lock = RoleLock::acquire(&settings.data.dir, Role::Http)?;
+    let registry = app::registry(settings).await?;
+    let protection = protection(&registry, &settings.http).await?;
     let listener = bind(settings.http.bind).await?;
-    let app = App::open(settings).await?;
+    let app = App::with(registry, settings).await?;
     let alerted = app.lake.state(TableName::Alerts).await?.version;
     let restored = app.restore_feed().await?;
     let elsewhere = Elsewhere::new(&app, &settings.data.dir).await?;
     let status = ProgramStatus::without_jobs(&app, settings.model.first_model_rows, elsewhere.clone());
-    let service = service(&app, settings, status, runs::store(settings).await?).await?;
+    let service = service(&app, settings, status, runs::store(settings).await?, protection).await?;
     tracing::info!("serving {}://{}", scheme(&service), listener.local_addr()?);
     let cancel = app.cancel.clone();
     let follow = first_model::follow_champion(&app.models, &app.champion, &app.metrics, &app.cancel);
@@ -72,7 +75,13 @@ pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// The service over the opened parts.
-pub async fn service(app: &App, settings: &Settings, status: ProgramStatus, store: Store) -> anyhow::Result<Service> {
+pub async fn service(
+    app: &App,
+    settings: &Settings,
+    status: ProgramStatus,
+    store: Store,
+    protection: Protection,
+) -> anyhow::Result<Service> {
     // What is stored is truer than what the settings intend.
     let stored = app.lake.pin(TableName::Events).await?.texts("SELECT source FROM events LIMIT 1").await?;
     let stored = stored.first().and_then(|row| Source::from_name(&row[0]));
@@ -90,7 +99,7 @@ pub async fn service(app: &App, settings: &Settings, status: ProgramStatus, stor
         intake: Intake::new(app.log.clone(), app.metrics.clone(), app.clock.clone()),
         tables: Tables::new(app.lake.clone()),
         simulated,
-        protection: protection(app, &settings.http).await?,
+        protection,
     })
 }
 
@@ -115,9 +124,9 @@ pub const fn scheme(service: &Service) -> &'static str {
 }
 
 /// Who is let in at the address that the settings name. One that others can reach is not served without a key, unless
-/// it was said that everybody may come in.
-async fn protection(app: &App, http: &HttpSettings) -> anyhow::Result<Protection> {
-    let keys = Keys::load(app.registry.clone(), app.clock.clone()).await?;
+/// it was said that everybody may come in: to be asked before there are tables.
+pub async fn protection(registry: &Registry, http: &HttpSettings) -> anyhow::Result<Protection> {
+    let keys = Keys::load(registry.clone(), Arc::new(SystemClock)).await?;
     let (address, keys_required) = (http.bind, http.keys_required());
     if keys_required && !keys.any_is_valid() {
         let text = format!(

@@ -18,7 +18,7 @@ use tracing::info;
 
 use crate::{
     Outcome,
-    app::App,
+    app::{self, App},
     cli::UpArgs,
     commands::{
         ingest::{FileProgress, describe, listen},
@@ -36,13 +36,15 @@ pub async fn run(args: &UpArgs, settings: &Settings, progress: &Progress) -> any
     let partitions: Vec<Partition> = (0..settings.log.partitions).collect();
     let _http = RoleLock::acquire(&settings.data.dir, Role::Http)?;
     let _stream = stream_command::lock(settings, &partitions)?;
+    let registry = app::registry(settings).await?;
+    let protection = serve::protection(&registry, &settings.http).await?;
     let listener = serve::bind(settings.http.bind).await?;
-    let app = App::open(settings).await?;
+    let app = App::with(registry, settings).await?;
     app.restore_feed().await?;
     let notifier = stream_command::notifier(&app, settings).await?;
     let status = ProgramStatus::with_jobs(&app, settings.model.first_model_rows).await?;
     let store = runs::store(settings).await?;
-    let service = serve::service(&app, settings, status, store.clone()).await?;
+    let service = serve::service(&app, settings, status, store.clone(), protection).await?;
     info!(data = %settings.data.dir.display(), "serving {}://{}", serve::scheme(&service), listener.local_addr()?);
     let cancelled = app.cancel.clone();
     let up = Up { app: &app, settings, partitions: &partitions, progress, is_current: CancellationToken::new() };

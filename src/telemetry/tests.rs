@@ -1,13 +1,8 @@
-//! Spans as they leave the program: in memory, and through a socket to a collector on this machine.
+//! Spans as they would leave the program; `tests/it/telemetry.rs` is a collector that gets them.
 
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    net::{SocketAddr, TcpListener},
-    sync::{
-        Arc, Mutex,
-        mpsc::{self, Receiver},
-    },
-    thread,
+    net::TcpListener,
+    sync::{Arc, Mutex},
 };
 
 use jobs::spans::SPANS;
@@ -102,63 +97,14 @@ fn a_span_is_part_of_the_one_around_it_whatever_lies_between() {
     assert_eq!(inner.attributes, [KeyValue::new("events", 3_i64)]);
 }
 
-/// A collector: its address, and the requests that it gets, head and body.
-fn collector() -> (SocketAddr, Receiver<(String, Vec<u8>)>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let (sender, received) = mpsc::channel();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = BufReader::new(stream.unwrap());
-            let mut head = String::new();
-            while !head.ends_with("\r\n\r\n") {
-                assert!(stream.read_line(&mut head).unwrap() > 0, "{head}");
-            }
-            let head = head.to_ascii_lowercase();
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
-            let mut body = vec![0; length.parse().unwrap()];
-            stream.read_exact(&mut body).unwrap();
-            // Before the answer, so that whoever waits for the answer finds it.
-            if sender.send((head, body)).is_err() {
-                return;
-            }
-            stream.get_mut().write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
-        }
-    });
-    (address, received)
-}
-
-fn started(address: SocketAddr, runtime: &tokio::runtime::Runtime) -> Telemetry {
-    let settings = TelemetrySettings { otlp_endpoint: format!("http://{address}/") };
-    Telemetry::start(&settings, runtime.handle()).unwrap().unwrap()
-}
-
-fn has(bytes: &[u8], part: &[u8]) -> bool {
-    bytes.windows(part.len()).any(|window| window == part)
-}
-
-#[test]
-fn spans_arrive_at_the_collector_before_the_end() {
-    let (address, received) = collector();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let telemetry = started(address, &runtime);
-    in_spans_of(&telemetry, || drop(request(1)));
-    telemetry.end();
-    let (head, body) = received.try_recv().unwrap();
-    assert!(head.starts_with("post /v1/traces http/1.1\r\n"), "{head}");
-    assert!(head.contains("content-type: application/x-protobuf\r\n"), "{head}");
-    let trace_id = TraceId::from_hex(TRACE).unwrap().to_bytes();
-    let parts: [&[u8]; 5] = [b"service.name", b"sentinel", b"GET /health", b"order-7", &trace_id];
-    assert!(parts.into_iter().all(|part| has(&body, part)), "{}", String::from_utf8_lossy(&body));
-}
-
 #[test]
 fn a_collector_that_is_not_there_fails_nothing() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let telemetry = started(address, &runtime);
+    let settings = TelemetrySettings { otlp_endpoint: format!("http://{address}/") };
+    let telemetry = Telemetry::start(&settings, runtime.handle()).unwrap().unwrap();
     in_spans_of(&telemetry, || drop(request(1)));
     telemetry.end();
     telemetry.end();

@@ -1,6 +1,7 @@
 //! The program as a user runs it: a data folder, commands as processes, tables read back as text.
 
 use std::{
+    fmt::Display,
     io::{BufRead, BufReader},
     path::Path,
     process::{Child, Command, ExitStatus, Output, Stdio},
@@ -110,41 +111,20 @@ impl Served {
 
     /// Asks until the answer is as wanted, which `what` puts into words.
     pub fn wait_until(&self, path: &str, what: &str, is_wanted: impl Fn(&str) -> bool) {
-        let end = Instant::now() + PATIENCE;
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        loop {
-            let answer = runtime.block_on(async {
-                reqwest::get(format!("http://{}{path}", self.address)).await.unwrap().text().await.unwrap()
-            });
-            if is_wanted(&answer) {
-                return;
-            }
-            assert!(Instant::now() < end, "{path} never said {what}, but {answer}");
-            thread::sleep(Duration::from_millis(100));
-        }
+        asked_until(&format!("{path} never said {what}"), || self.answer(path, &[]).1, |answer| is_wanted(answer));
     }
 
     /// The status of the answer to a request with this key; without one, where it is empty.
     pub fn status(&self, path: &str, key: &str) -> u16 {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(async {
-            let request = reqwest::Client::new().get(format!("http://{}{path}", self.address));
-            let request = if key.is_empty() { request } else { request.bearer_auth(key) };
-            request.send().await.unwrap().status().as_u16()
-        })
+        let bearer = format!("Bearer {key}");
+        let headers: Vec<_> = (!key.is_empty()).then_some(("authorization", bearer.as_str())).into_iter().collect();
+        self.ask(path, &headers)
     }
 
     /// Asks with this key until the answer has this status.
     pub fn wait_for_status(&self, path: &str, key: &str, wanted: u16) {
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let status = self.status(path, key);
-            if status == wanted {
-                return;
-            }
-            assert!(Instant::now() < end, "{path} never answered {wanted}, but {status}");
-            thread::sleep(Duration::from_millis(100));
-        }
+        let what = format!("{path} never answered {wanted}");
+        asked_until(&what, || self.status(path, key), |status| *status == wanted);
     }
 
     /// Where a path of it is.
@@ -154,22 +134,21 @@ impl Served {
 
     /// Asks with these headers; the status of the answer.
     pub fn ask(&self, path: &str, headers: &[(&'static str, &str)]) -> u16 {
-        let mut request = reqwest::Client::new().get(format!("http://{}{path}", self.address));
+        self.answer(path, headers).0
+    }
+
+    fn answer(&self, path: &str, headers: &[(&'static str, &str)]) -> (u16, String) {
+        let mut request = reqwest::Client::new().get(self.url(path));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(request.send()).unwrap().status().as_u16()
+        answer_to(request)
     }
 
     /// Sends a JSON body, which must be answered with this status.
     pub fn post(&self, path: &str, body: &'static str, status: u16) {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        let (told, text) = runtime.block_on(async {
-            let request = reqwest::Client::new().post(format!("http://{}{path}", self.address));
-            let answer = request.header("content-type", "application/json").body(body).send().await.unwrap();
-            (answer.status().as_u16(), answer.text().await.unwrap())
-        });
+        let request = reqwest::Client::new().post(self.url(path));
+        let (told, text) = answer_to(request.header("content-type", "application/json").body(body));
         assert_eq!(told, status, "{path}: {text}");
     }
 
@@ -184,6 +163,27 @@ impl Drop for Served {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// The status of the answer to a request, and its text.
+fn answer_to(request: reqwest::RequestBuilder) -> (u16, String) {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    })
+}
+
+/// Asks until the answer is as wanted; `never` says what otherwise came never.
+fn asked_until<A: Display>(never: &str, ask: impl Fn() -> A, is_wanted: impl Fn(&A) -> bool) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let answer = ask();
+        if is_wanted(&answer) {
+            return;
+        }
+        assert!(Instant::now() < end, "{never}, but {answer}");
+        thread::sleep(Duration::from_millis(100));
     }
 }
 

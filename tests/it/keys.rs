@@ -48,6 +48,7 @@ fn an_address_that_others_reach_is_not_served_without_a_key_unless_that_was_said
         let told = printed(&refused);
         assert!(told.contains("sentinel key create") && told.contains("--insecure-no-keys"), "{told}");
     }
+    assert!(!data.path().join("data/lake").exists(), "tables were made before that was known");
     // A key that is not valid any more is none.
     data.run("key create ann --scope admin");
     data.run("key revoke 1");

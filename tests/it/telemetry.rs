@@ -14,7 +14,7 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 /// The endpoint of a collector, and the bodies that it gets.
 fn collector() -> (String, Receiver<Vec<u8>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let endpoint = format!("http://{}/", listener.local_addr().unwrap());
     let (sender, received) = mpsc::channel();
     thread::spawn(move || {
         for stream in listener.incoming() {
@@ -24,9 +24,10 @@ fn collector() -> (String, Receiver<Vec<u8>>) {
                 assert!(stream.read_line(&mut head).unwrap() > 0, "{head}");
             }
             assert!(head.starts_with("POST /v1/traces HTTP/1.1\r\n"), "{head}");
-            let length =
-                head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length: ")?.parse().ok());
-            let mut body = vec![0; length.unwrap()];
+            let head = head.to_lowercase();
+            assert!(head.contains("content-type: application/x-protobuf\r\n"), "{head}");
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+            let mut body = vec![0; length.parse().unwrap()];
             stream.read_exact(&mut body).unwrap();
             // Before the answer: the program may end with it.
             if sender.send(body).is_err() {
@@ -53,11 +54,12 @@ fn requests_and_trainings_reach_the_collector_before_the_program_has_ended() {
     };
     let served = Served::start(traced("serve --bind 127.0.0.1:0"));
     let parent = format!("00-{TRACE}-00f067aa0ba902b7-01");
-    assert_eq!(served.ask("/tables/events", &[("traceparent", parent.as_str())]), 200);
+    let headers = [("traceparent", parent.as_str()), ("x-request-id", "order-7")];
+    assert_eq!(served.ask("/tables/events", &headers), 200);
     assert!(served.interrupt().success());
     let trace_id = u128::from_str_radix(TRACE, 16).unwrap().to_be_bytes();
     let sent: Vec<u8> = received.try_iter().flatten().collect();
-    for part in [b"service.name".as_slice(), b"sentinel", b"GET /tables/{table}", &trace_id] {
+    for part in [b"service.name".as_slice(), b"sentinel", b"GET /tables/{table}", b"order-7", &trace_id] {
         assert!(has(&sent, part), "{} is missing in {}", part.escape_ascii(), sent.escape_ascii());
     }
 

@@ -115,3 +115,11 @@ async fn the_documentation_page_needs_no_other_host() {
     let head = page.split("<script").next().unwrap();
     assert!(!page.contains("<script src") && !page.contains("<link rel=\"stylesheet\"") && !head.contains("@import"));
 }
+
+#[tokio::test]
+async fn no_page_is_shown_in_a_frame_of_another() {
+    let service = Running::start(None).await;
+    for path in ["/", "/docs"] {
+        assert_eq!(service.get(path).await.headers()["x-frame-options"], "DENY", "{path}");
+    }
+}

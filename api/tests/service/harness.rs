@@ -203,7 +203,7 @@ impl Running {
     /// The beginning of the answer to `POST path` with a body that is said to have this length and is not sent.
     pub async fn announce(&self, path: &str, length: usize) -> String {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let head = format!("POST {path} HTTP/1.1\r\nhost: here\r\ncontent-length: {length}\r\n\r\n");
+        let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = vec![0; "HTTP/1.1 200".len()];
         stream.read_exact(&mut answer).await.unwrap();

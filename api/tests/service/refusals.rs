@@ -165,7 +165,7 @@ async fn a_body_may_have_64_kib(#[case] length: usize, #[case] status: StatusCod
 async fn send_chunked(service: &Running, body: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(service.address).await.unwrap();
-    let head = "POST /predict HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\n\
+    let head = "POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
                 transfer-encoding: chunked\r\nconnection: close\r\n\r\n";
     stream.write_all(head.as_bytes()).await.unwrap();
     stream.write_all(format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).as_bytes()).await.unwrap();
@@ -194,7 +194,7 @@ fn problem_in((head, body): &(String, String), status: u16) -> Value {
 }
 
 fn get(target: &str) -> String {
-    format!("GET {target} HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n")
+    format!("GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
 }
 
 #[rstest]
@@ -257,7 +257,7 @@ async fn a_target_may_have_8_kib() {
 #[tokio::test]
 async fn a_body_that_is_cut_short_is_400(#[case] rest: &str) {
     let service = Running::start(Some(trained(1))).await;
-    let request = format!("POST /predict HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\n{rest}");
+    let request = format!("POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{rest}");
     let problem = problem_in(&service.answer_to_all_of(&request).await, 400);
     assert!(problem["detail"].as_str().unwrap().starts_with("the body cannot be read"), "{problem}");
     assert_eq!(service.feed.statistics().total.count, 0);

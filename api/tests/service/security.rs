@@ -188,6 +188,49 @@ async fn a_key_that_is_revoked_is_refused_from_then_on() {
     assert!(detail.contains("was revoked"), "{detail}");
 }
 
+#[tokio::test]
+async fn a_stream_ends_with_the_validity_of_its_key() {
+    let service = closed().await;
+    let key = service.key(&[Scope::Read]).await;
+    let mut stream = ask(&service, Method::GET, "/stream?kinds=prediction", &key).await;
+    service.feed.push_live(&[live(17, "BTC-USDT", 0.25)]);
+    assert!(stream.chunk().await.unwrap().is_some());
+    service.keys.revoke(1).await.unwrap();
+    while stream.chunk().await.unwrap().is_some() {}
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_is_refused_by_every_operation_that_takes_something() {
+    let service = Running::start(None).await;
+    let operations = operations(&service).await;
+    let taking: Vec<_> = operations.into_iter().filter(|operation| operation.method == Method::POST).collect();
+    assert!(taking.iter().any(|operation| operation.id == "predict"));
+    for Operation { id, method, path, .. } in taking {
+        let request = service.request(method, &path).header("sec-fetch-site", "cross-site");
+        let detail = refusal(request.send().await.unwrap(), StatusCode::FORBIDDEN).await;
+        assert!(detail.contains("page of another site"), "{id}: {detail}");
+    }
+}
+
+#[rstest]
+#[case::an_address("127.0.0.1:8000", "200")]
+#[case::this_machine("localhost:8000", "200")]
+#[case::a_name_that_was_given_its_address("rebound.example:8000", "403")]
+#[tokio::test]
+async fn without_keys_a_loopback_address_answers_to_no_name_of_another_machine(
+    #[case] host: &str,
+    #[case] status: &str,
+) {
+    let service = Running::start(None).await;
+    let question = |more: &str| format!("GET /stats HTTP/1.1\r\nhost: {host}\r\n{more}connection: close\r\n\r\n");
+    let (head, _) = service.answer_to(&question("")).await;
+    assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{head}");
+    // A page does not have a key.
+    let key = service.key(&[Scope::Read]).await;
+    let (head, _) = service.answer_to(&question(&format!("authorization: Bearer {key}\r\n"))).await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+}
+
 /// The first answer that says that there were too many requests; no machine is so slow that there is none.
 async fn first_429(service: &Running, key: &str) -> Response {
     loop {

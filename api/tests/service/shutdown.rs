@@ -15,7 +15,7 @@ async fn a_request_that_has_begun_is_answered_and_then_the_service_ends() {
     let body = question("BTC-USDT", [4.5, 3.8, 1.5, 0.008, 25.0]).to_string();
     let mut stream = TcpStream::connect(address).await.unwrap();
     let head = format!(
-        "POST /predict HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+        "POST /predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
          expect: 100-continue\r\n\r\n",
         body.len()
     );
