@@ -10,42 +10,48 @@ use poem_openapi::{
     registry::{MetaSchema, MetaSchemaRef},
     types::{ParseError, ParseFromJSON, ParseFromParameter, ParseResult, ToJSON, Type},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::problem::{Problem, ProblemPart};
 
-/// A text that names a time, which [`time`] reads: RFC 3339, a day, or Unix seconds.
-#[derive(Deserialize)]
-#[serde(transparent)]
-pub struct TimeText(String);
+/// The form of a text.
+pub trait Form: Send + Sync {
+    /// Its name.
+    const NAME: &'static str;
+    /// What fits it; where its schema has alternatives, one of them.
+    const PATTERN: &'static str;
 
-/// Unix seconds of a time that RFC 3339 can name, too.
-const UNIX_SECONDS: &str = r"^-?[0-9]{1,10}(\.[0-9]+)?$";
-
-impl Deref for TimeText {
-    type Target = str;
-
-    fn deref(&self) -> &str {
-        &self.0
+    /// It in the document.
+    fn schema() -> MetaSchema {
+        MetaSchema { pattern: Some(Self::PATTERN.to_owned()), ..MetaSchema::new("string") }
     }
 }
 
-impl Type for TimeText {
-    const IS_REQUIRED: bool = true;
+/// A text whose form is in the document. It is checked where it is read, so that a refusal says what is meant.
+pub struct Formed<F>(String, PhantomData<F>);
 
-    type RawValueType = Self;
-    type RawElementValueType = Self;
-
-    fn name() -> Cow<'static, str> {
-        "time".into()
+impl<F> Formed<F> {
+    const fn of(text: String) -> Self {
+        Self(text, PhantomData)
     }
+}
 
-    fn schema_ref() -> MetaSchemaRef {
-        let inline = |schema| MetaSchemaRef::Inline(Box::new(schema));
+/// The form of a time: RFC 3339, a day, or Unix seconds.
+pub struct TimeForm;
+
+/// A text that names a time, which [`time`] reads.
+pub type TimeText = Formed<TimeForm>;
+
+impl Form for TimeForm {
+    const NAME: &'static str = "time";
+    /// Unix seconds of a time that RFC 3339 can name, too.
+    const PATTERN: &'static str = r"^-?[0-9]{1,10}(\.[0-9]+)?$";
+
+    fn schema() -> MetaSchema {
         let seconds = MetaSchema {
             description: Some("Unix seconds."),
-            pattern: Some(UNIX_SECONDS.to_owned()),
+            pattern: Some(Self::PATTERN.to_owned()),
             ..MetaSchema::new("string")
         };
         let forms = [
@@ -53,55 +59,22 @@ impl Type for TimeText {
             MetaSchema::new_with_format("string", "date"),
             seconds,
         ];
-        inline(MetaSchema { any_of: forms.map(inline).into(), ..MetaSchema::new("string") })
-    }
-
-    fn as_raw_value(&self) -> Option<&Self> {
-        Some(self)
-    }
-
-    fn raw_element_iter<'a>(&'a self) -> Box<dyn Iterator<Item = &'a Self> + 'a> {
-        Box::new(self.as_raw_value().into_iter())
+        let inline = |schema| MetaSchemaRef::Inline(Box::new(schema));
+        MetaSchema { any_of: forms.map(inline).into(), ..MetaSchema::new("string") }
     }
 }
-
-impl ParseFromParameter for TimeText {
-    fn parse_from_parameter(text: &str) -> ParseResult<Self> {
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl ParseFromJSON for TimeText {
-    fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
-        match value.unwrap_or_default() {
-            Value::String(text) => Ok(Self(text)),
-            other => Err(ParseError::expected_type(other)),
-        }
-    }
-}
-
-impl ToJSON for TimeText {
-    fn to_json(&self) -> Option<Value> {
-        Some(Value::String(self.0.clone()))
-    }
-}
-
-/// The form of a text.
-pub trait Form: Send + Sync {
-    /// Its name.
-    const NAME: &'static str;
-    /// What fits it.
-    const PATTERN: &'static str;
-}
-
-/// A text whose form is in the document. It is checked where it is read, so that a refusal says what is meant.
-pub struct Formed<F>(String, PhantomData<F>);
 
 impl<F> Deref for Formed<F> {
     type Target = str;
 
     fn deref(&self) -> &str {
         &self.0
+    }
+}
+
+impl<'de, F> Deserialize<'de> for Formed<F> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::of)
     }
 }
 
@@ -116,8 +89,7 @@ impl<F: Form> Type for Formed<F> {
     }
 
     fn schema_ref() -> MetaSchemaRef {
-        let schema = MetaSchema { pattern: Some(F::PATTERN.to_owned()), ..MetaSchema::new("string") };
-        MetaSchemaRef::Inline(Box::new(schema))
+        MetaSchemaRef::Inline(Box::new(F::schema()))
     }
 
     fn as_raw_value(&self) -> Option<&Self> {
@@ -131,7 +103,22 @@ impl<F: Form> Type for Formed<F> {
 
 impl<F: Form> ParseFromParameter for Formed<F> {
     fn parse_from_parameter(text: &str) -> ParseResult<Self> {
-        Ok(Self(text.to_owned(), PhantomData))
+        Ok(Self::of(text.to_owned()))
+    }
+}
+
+impl<F: Form> ParseFromJSON for Formed<F> {
+    fn parse_from_json(value: Option<Value>) -> ParseResult<Self> {
+        match value.unwrap_or_default() {
+            Value::String(text) => Ok(Self::of(text)),
+            other => Err(ParseError::expected_type(other)),
+        }
+    }
+}
+
+impl<F: Form> ToJSON for Formed<F> {
+    fn to_json(&self) -> Option<Value> {
+        Some(Value::String(self.0.clone()))
     }
 }
 

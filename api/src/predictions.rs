@@ -2,7 +2,7 @@
 //!
 //! The newest ones, before they are in the table, are told by `/stream` and `/latest-predictions`.
 
-use jobs::tables::{self, Filter, PREDICTIONS, WantedRows};
+use jobs::tables::{self, Filter, PREDICTIONS};
 use poem::Result;
 use poem_openapi::{
     OpenApi,
@@ -10,10 +10,10 @@ use poem_openapi::{
 };
 
 use crate::{
-    parameters::{self, TimeText, instant, state},
+    parameters::TimeText,
     problem::Refused,
     routes::Chapter,
-    rows::{Asked, RowFormat, Rows, TableRows, check_limit, page, refused},
+    rows::{Asked, PageQuery, RowFormat, Rows, TableRows, default_rows, every_column},
     tables::OfRows,
 };
 
@@ -21,14 +21,6 @@ use crate::{
 pub struct Predictions {
     /// The tables.
     pub tables: tables::Tables,
-}
-
-fn default_limit() -> u32 {
-    100
-}
-
-fn every_column() -> Vec<String> {
-    Vec::new()
 }
 
 #[OpenApi]
@@ -59,7 +51,7 @@ impl Predictions {
         #[oai(default = "every_column", explode = false)]
         columns: Query<Vec<String>>,
         /// How many, at most; in JSON not more than 10 000.
-        #[oai(default = "default_limit", validator(minimum(value = "1"), maximum(value = "1000000")))]
+        #[oai(default = "default_rows", validator(minimum(value = "1"), maximum(value = "1000000")))]
         limit: Query<u32>,
         /// Where the page before ended, as its answer said.
         #[oai(validator(max_length = 512))]
@@ -78,22 +70,23 @@ impl Predictions {
         if_none_match: Header<Option<String>>,
         asked: Asked,
     ) -> Result<Rows<TableRows>, Refused<OfRows>> {
-        let format = asked.format(format.0)?;
-        check_limit(format, limit.0)?;
+        let query = PageQuery {
+            symbol,
+            from,
+            to,
+            columns,
+            limit,
+            cursor,
+            version,
+            as_of,
+            known_at,
+            format,
+            if_none_match,
+            asked,
+        };
         let anomalies = anomalies_only.0.then_some(Filter::Is("is_anomaly"));
         let of_model = model_version.0.map(|version| Filter::Equals("model_version", version));
-        let wanted = WantedRows {
-            table: PREDICTIONS.to_owned(),
-            state: state(version.0, instant("as_of", &as_of)?, instant("known_at", &known_at)?)?,
-            symbol: parameters::symbol(symbol.0.as_deref())?,
-            from: instant("from", &from)?,
-            to: instant("to", &to)?,
-            columns: columns.0,
-            filters: anomalies.into_iter().chain(of_model).collect(),
-            cursor: cursor.0,
-            limit: limit.0.into(),
-        };
-        let opened = self.tables.rows(&wanted).await.map_err(refused)?;
-        Ok(page(opened, format, &asked, if_none_match.0.as_deref()).await?)
+        let filters = anomalies.into_iter().chain(of_model).collect();
+        Ok(query.page(&self.tables, PREDICTIONS.to_owned(), filters).await?)
     }
 }

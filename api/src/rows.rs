@@ -5,6 +5,7 @@
 //! before any row is read. What rows are read, `jobs::tables` decides.
 
 mod asked;
+mod page;
 
 use std::{io, marker::PhantomData};
 
@@ -12,24 +13,26 @@ use bytes::Bytes;
 use futures::stream::unfold;
 use jobs::{
     rows::{Answer, Pieces},
-    tables::{Column, Opened},
+    tables::Opened,
 };
 use poem::{
     Body, IntoResponse, Response,
     http::{HeaderMap, HeaderValue, StatusCode, header},
 };
 use poem_openapi::{
-    ApiResponse, Object,
+    ApiResponse,
     registry::{MetaHeader, MetaMediaType, MetaResponse, MetaResponses, MetaSchema, MetaSchemaRef, Registry},
-    types::{Any, Type},
+    types::Type,
 };
 use serde::Serialize;
-use serde_json::value::RawValue;
 use tracing::warn;
 
 use crate::problem::{Problem, ProblemPart};
 
-pub use asked::{Asked, RowFormat, has};
+use asked::has;
+
+pub use asked::{Asked, RowFormat};
+pub use page::{PageQuery, TableRows, default_rows, every_column};
 
 /// The version that rows were read from.
 pub const VERSION: &str = "X-Delta-Version";
@@ -37,23 +40,14 @@ pub const VERSION: &str = "X-Delta-Version";
 /// The versions that a statement read, as `events=4, features=2`.
 pub const VERSIONS: &str = "X-Delta-Versions";
 
-/// The cursor of the next page.
-pub const NEXT_CURSOR: &str = "X-Next-Cursor";
-
 /// Whether there are more rows than the limit.
 pub const TRUNCATED: &str = "X-Truncated";
 
 /// The name of an answer that a client may have already (RFC 9110, 8.8.3).
-pub const TAG: &str = "ETag";
-
-/// Where the next page is (RFC 8288).
-const LINK: &str = "Link";
+const TAG: &str = "ETag";
 
 /// Rows in JSON, at most: who reads it holds all of them.
 pub const MAX_JSON_ROWS: u32 = 10_000;
-
-/// When to ask again while too many answers are being read, in seconds.
-const RETRY_AFTER_S: u32 = 5;
 
 /// Name, type and meaning of a header.
 pub type Told = (&'static str, fn() -> MetaSchemaRef, &'static str);
@@ -65,31 +59,6 @@ pub trait RowsObject: Type {
 
     /// Whether a client may have the answer already.
     const HAS_TAG: bool;
-}
-
-/// Rows of a table.
-#[derive(Object)]
-pub struct TableRows {
-    /// The table.
-    pub table: String,
-    /// The version that was read.
-    pub version: u64,
-    /// The columns of the rows.
-    pub columns: Vec<String>,
-    /// The rows, newest first: objects with these columns.
-    pub rows: Vec<Any<Box<RawValue>>>,
-    /// The `cursor` of the next page; null where there are no more rows.
-    #[oai(nullable)]
-    pub next: Option<String>,
-}
-
-impl RowsObject for TableRows {
-    const HEADERS: &'static [Told] = &[
-        (VERSION, u64::schema_ref, "The version that was read."),
-        (LINK, String::schema_ref, "The next page, as `rel=\"next\"`, where there are more rows."),
-        (NEXT_CURSOR, String::schema_ref, "The `cursor` of the next page, where there are more rows."),
-    ];
-    const HAS_TAG: bool = true;
 }
 
 /// Rows in their format: the answer.
@@ -158,19 +127,19 @@ impl<T> Rows<T> {
             RowFormat::Json => (Some(frame.prefix), Some(frame.suffix)),
             _ => (None, pieces.is_cut().is_none().then_some(Suffix::Whole)),
         };
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
-        headers.insert(header::VARY, HeaderValue::from_static("accept"));
-        let body = sent(Sending { prefix, pieces, suffix });
-        Self { status: StatusCode::OK, headers, body, object: PhantomData }
+        let mut rows = Self::of(StatusCode::OK, sent(Sending { prefix, pieces, suffix }));
+        rows.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(format.media_type()));
+        rows
     }
 
-    /// That the client has what `tag` names.
-    pub fn unchanged(tag: &str) -> Self {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::VARY, HeaderValue::from_static("accept"));
-        let rows = Self { status: StatusCode::NOT_MODIFIED, headers, body: Body::empty(), object: PhantomData };
-        rows.with(TAG, tag)
+    /// That the client has the answer already.
+    fn unchanged() -> Self {
+        Self::of(StatusCode::NOT_MODIFIED, Body::empty())
+    }
+
+    fn of(status: StatusCode, body: Body) -> Self {
+        let headers = [(header::VARY, HeaderValue::from_static("accept"))].into_iter().collect();
+        Self { status, headers, body, object: PhantomData }
     }
 
     /// The answer with a header more. A value that no header can have is left out.
@@ -182,50 +151,26 @@ impl<T> Rows<T> {
     }
 }
 
-/// A page of rows, or that the client has it.
+/// What was opened as an answer, or that the client has it already; and the cursor of the next page. `frame` is made of
+/// the names of the columns and that cursor.
 ///
 /// # Errors
 /// A problem where the rows cannot be read.
-pub async fn page(
+pub async fn answer<T>(
     opened: Opened,
     format: RowFormat,
-    asked: &Asked,
     if_none_match: Option<&str>,
-) -> Result<Rows<TableRows>, Problem> {
-    #[derive(Serialize)]
-    struct Head {
-        table: &'static str,
-        version: u64,
-        columns: Vec<String>,
-    }
-    let (table, version) = (opened.table, opened.version);
-    let tag = tag(&opened, format);
+    frame: impl FnOnce(Vec<String>, Option<&str>) -> Result<Frame, Problem> + Send,
+) -> Result<(Rows<T>, Option<String>), Problem> {
+    let version = opened.version.to_string();
+    let tag = format!("\"{}\"", opened.tag(format.into()));
     if has(if_none_match, &tag) {
-        return Ok(Rows::unchanged(&tag).with(VERSION, version.to_string()));
+        return Ok((Rows::unchanged().with(TAG, tag).with(VERSION, version), None));
     }
-    let Answer { columns, next, pieces, .. } = opened.answer(format.into()).await.map_err(refused)?;
-    let head = Head { table, version, columns: names(columns) };
-    let rows = Rows::new(pieces, format, Frame::of(&head, ("next", &next))?);
-    let rows = rows.with(TAG, &tag).with(VERSION, version.to_string());
-    let Some(cursor) = next else { return Ok(rows) };
-    Ok(rows.with(LINK, asked.link_to(&cursor)).with(NEXT_CURSOR, &cursor))
-}
-
-/// The tag of what was opened, as a header has it.
-pub fn tag(opened: &Opened, format: RowFormat) -> String {
-    format!("\"{}\"", opened.tag(format.into()))
-}
-
-/// The names of columns.
-pub fn names(columns: Vec<Column>) -> Vec<String> {
-    columns.into_iter().map(|column| column.name).collect()
-}
-
-/// An error of reading as a client sees it.
-pub fn refused(error: jobs::Error) -> Problem {
-    let is_busy = matches!(error, jobs::Error::Busy { .. });
-    let problem = Problem::of_job(error);
-    if is_busy { problem.retry_after(RETRY_AFTER_S) } else { problem }
+    let Answer { columns, next, pieces, .. } = opened.answer(format.into()).await.map_err(Problem::of_job)?;
+    let columns = columns.into_iter().map(|column| column.name).collect();
+    let rows = Rows::new(pieces, format, frame(columns, next.as_deref())?);
+    Ok((rows.with(TAG, tag).with(VERSION, version), next))
 }
 
 /// That JSON has fewer rows than other formats.
@@ -337,12 +282,13 @@ fn content<T: RowsObject>(format: RowFormat) -> MetaMediaType {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::problem::RETRY_AFTER_S;
 
     #[test]
     fn a_service_that_reads_too_much_says_when_to_ask_again() {
-        let busy = refused(jobs::Error::Busy { places: 4 });
+        let busy = Problem::of_job(jobs::Error::Busy { places: 4 });
         assert_eq!((busy.status, busy.retry_after_s), (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_AFTER_S)));
-        let slow = refused(jobs::Error::TooSlow { seconds: 30 });
+        let slow = Problem::of_job(jobs::Error::TooSlow { seconds: 30 });
         assert_eq!((slow.status, slow.retry_after_s), (StatusCode::UNPROCESSABLE_ENTITY, None));
         assert!(slow.detail.contains("more than 30 s"), "{}", slow.detail);
     }

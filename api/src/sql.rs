@@ -17,7 +17,7 @@ use crate::{
     posted::Posted,
     problem::{Problem, Refusals, Refused},
     routes::Chapter,
-    rows::{Asked, Frame, RowFormat, Rows, RowsObject, TRUNCATED, Told, VERSIONS, check_limit, refused},
+    rows::{Asked, Frame, RowFormat, Rows, RowsObject, TRUNCATED, Told, VERSIONS, check_limit},
 };
 
 /// The operations.
@@ -113,8 +113,8 @@ impl RowsObject for SqlRows {
         (
             TRUNCATED,
             bool::schema_ref,
-            "Whether there are more rows than `limit`. It is left out where the answer has more \
-                                       than about 4 MiB; there a format other than JSON breaks off where rows are left out.",
+            "Whether there are more rows than `limit`. It is left out where the answer has more than about 4 MiB; there a \
+             format other than JSON breaks off where rows are left out.",
         ),
     ];
     const HAS_TAG: bool = false;
@@ -178,7 +178,7 @@ impl Sql {
             columns: Vec<SqlColumn>,
         }
         check_limit(format, limit)?;
-        let answer = self.tables.sql(statement, format.into(), limit.into()).await.map_err(refused)?;
+        let answer = self.tables.sql(statement, format.into(), limit.into()).await.map_err(Problem::of_job)?;
         let read: Vec<String> = answer.versions.iter().map(|(table, version)| format!("{table}={version}")).collect();
         let version = |(table, version): (&str, u64)| ReadVersion { table: table.to_owned(), version };
         let versions = answer.versions.into_iter().map(version).collect();
@@ -190,9 +190,9 @@ impl Sql {
         if !read.is_empty() {
             rows = rows.with(VERSIONS, read.join(", "));
         }
-        Ok(match truncated {
-            Some(is_cut) => rows.with(TRUNCATED, is_cut.to_string()),
-            None => rows,
-        })
+        if let Some(is_cut) = truncated {
+            rows = rows.with(TRUNCATED, is_cut.to_string());
+        }
+        Ok(rows)
     }
 }

@@ -4,7 +4,7 @@
 
 mod answers;
 
-use jobs::tables::{self, WantedRows};
+use jobs::tables;
 use poem::Result;
 use poem_openapi::{
     OpenApi,
@@ -14,10 +14,10 @@ use serde::Serialize;
 
 use crate::{
     answers::Json,
-    parameters::{self, TimeText, instant, state},
+    parameters::TimeText,
     problem::{Problem, Refusals, Refused},
     routes::Chapter,
-    rows::{Asked, Frame, RowFormat, Rows, TAG, TableRows, VERSION, check_limit, has, names, page, refused, tag},
+    rows::{self, Asked, Frame, PageQuery, RowFormat, Rows, TableRows, default_rows, every_column},
 };
 
 use answers::{TableChanges, TableHistory, TablePage, TableSummary};
@@ -69,14 +69,6 @@ type Answer<T, R> = Result<Json<T>, Refused<R>>;
 
 fn default_limit() -> u16 {
     100
-}
-
-fn default_rows() -> u32 {
-    100
-}
-
-fn every_column() -> Vec<String> {
-    Vec::new()
 }
 
 #[OpenApi]
@@ -158,21 +150,21 @@ impl Tables {
         if_none_match: Header<Option<String>>,
         asked: Asked,
     ) -> Result<Rows<TableRows>, Refused<OfRows>> {
-        let format = asked.format(format.0)?;
-        check_limit(format, limit.0)?;
-        let wanted = WantedRows {
-            table: table.0,
-            state: state(version.0, instant("as_of", &as_of)?, instant("known_at", &known_at)?)?,
-            symbol: parameters::symbol(symbol.0.as_deref())?,
-            from: instant("from", &from)?,
-            to: instant("to", &to)?,
-            columns: columns.0,
-            filters: Vec::new(),
-            cursor: cursor.0,
-            limit: limit.0.into(),
+        let query = PageQuery {
+            symbol,
+            from,
+            to,
+            columns,
+            limit,
+            cursor,
+            version,
+            as_of,
+            known_at,
+            format,
+            if_none_match,
+            asked,
         };
-        let opened = self.tables.rows(&wanted).await.map_err(refused)?;
-        Ok(page(opened, format, &asked, if_none_match.0.as_deref()).await?)
+        Ok(query.page(&self.tables, table.0, Vec::new()).await?)
     }
 
     /// Rows that versions of a table added and removed
@@ -207,13 +199,13 @@ impl Tables {
             columns: Vec<String>,
         }
         let format = asked.format(format.0)?;
-        let opened = self.tables.changes(&table.0, from_version.0, to_version.0).await.map_err(refused)?;
-        let (table, to_version, tag) = (opened.table, opened.version, tag(&opened, format));
-        if has(if_none_match.0.as_deref(), &tag) {
-            return Ok(Rows::unchanged(&tag).with(VERSION, to_version.to_string()));
-        }
-        let jobs::rows::Answer { columns, pieces, .. } = opened.answer(format.into()).await.map_err(refused)?;
-        let frame = Frame::plain(&Head { table, from_version: from_version.0, to_version, columns: names(columns) })?;
-        Ok(Rows::new(pieces, format, frame).with(TAG, &tag).with(VERSION, to_version.to_string()))
+        let from_version = from_version.0;
+        let opened = self.tables.changes(&table.0, from_version, to_version.0).await.map_err(Problem::of_job)?;
+        let (table, to_version) = (opened.table, opened.version);
+        let (rows, _) = rows::answer(opened, format, if_none_match.0.as_deref(), move |columns, _| {
+            Frame::plain(&Head { table, from_version, to_version, columns })
+        })
+        .await?;
+        Ok(rows)
     }
 }

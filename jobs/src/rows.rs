@@ -14,7 +14,7 @@ use lake::{
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc},
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -104,7 +104,6 @@ pub struct Pieces {
     limits: Limits,
     /// What is left of the time for reading.
     patience: Duration,
-    until: Instant,
 }
 
 impl Readers {
@@ -137,7 +136,7 @@ impl Readers {
     ) -> Result<(T, Place), Error> {
         let placed = async move { Ok::<_, Error>((work.await?, place)) };
         let task = AbortOnDropHandle::new(self.handle().await?.spawn(placed));
-        timeout(self.limits.reading, task).await.map_err(|_| self.limits.too_slow())??
+        timeout(self.limits.reading, task).await.map_err(|_| too_slow(self.limits.reading))??
     }
 
     /// The rows of `source` in a format, at most `limit` of them.
@@ -157,10 +156,12 @@ impl Readers {
         let columns = columns(&rows.schema());
         let versions = rows.versions().iter().map(|(table, version)| (table.as_str(), *version)).collect();
         let (sender, coming) = mpsc::channel(PIECES_AHEAD);
+        let answering = self.limits.answering;
         let write = async move {
-            let written = write(rows, format, limit, &sender).await;
+            // Counted here: who takes nothing does not ask for the next piece either.
+            let written = timeout_at(begun + answering, write(rows, format, limit, &sender)).await;
             drop(place);
-            written
+            written.unwrap_or_else(|_| Err(too_slow(answering)))
         };
         let mut pieces = Pieces {
             first: VecDeque::new(),
@@ -169,7 +170,6 @@ impl Readers {
             is_cut: None,
             limits: self.limits,
             patience: self.limits.reading.saturating_sub(begun.elapsed()),
-            until: begun + self.limits.answering,
         };
         pieces.begin().await?;
         Ok(Answer { columns, versions, next, pieces })
@@ -216,8 +216,7 @@ impl Pieces {
             return Ok(None);
         }
         let begun = Instant::now();
-        let patience = self.patience.min(self.until.saturating_duration_since(begun));
-        let piece = timeout(patience, self.coming.recv()).await.map_err(|_| self.limits.too_slow())?;
+        let piece = timeout(self.patience, self.coming.recv()).await.map_err(|_| too_slow(self.limits.reading))?;
         self.patience = self.patience.saturating_sub(begun.elapsed());
         if piece.is_none() {
             // What the writer says is the end of the answer: one that died has said nothing.
@@ -227,10 +226,8 @@ impl Pieces {
     }
 }
 
-impl Limits {
-    const fn too_slow(&self) -> Error {
-        Error::TooSlow { seconds: self.reading.as_secs() }
-    }
+const fn too_slow(limit: Duration) -> Error {
+    Error::TooSlow { seconds: limit.as_secs() }
 }
 
 /// Writes rows; whether there were more than the limit. Stops where nobody takes them.
@@ -238,8 +235,8 @@ async fn write(mut rows: Rows, format: Format, limit: u64, pieces: &mpsc::Sender
     let mut encoder = Encoder::new(format, &rows.schema())?;
     let (mut left, mut is_cut) = (limit, false);
     while !is_cut && let Some(next) = rows.next_within(left).await {
-        let (batch, is_last) = next?;
-        is_cut = is_last;
+        let (batch, has_more) = next?;
+        is_cut = has_more;
         left -= batch.num_rows() as u64;
         for start in (0..batch.num_rows()).step_by(SLICE_ROWS) {
             let piece = encoder.write(&batch.slice(start, SLICE_ROWS.min(batch.num_rows() - start)))?;
@@ -341,6 +338,20 @@ mod tests {
         let error = readers.run(place, pending::<Result<(), Error>>()).await.unwrap_err();
         assert!(matches!(error, Error::TooSlow { seconds: 0 }), "{error:?}");
         assert!(readers.place().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_takes_gives_its_place_back() {
+        /// Ten times a MB.
+        const LONG: &str = "WITH t AS (SELECT a FROM (VALUES (1), (2), (3), (4), (5), (6), (7), (8), (9), (10)) AS v(a)) \
+                            SELECT repeat('x', 1000) AS x FROM t, t u, t v, t w";
+        let answering = Duration::from_millis(200);
+        let readers = Readers::new(Limits { places: 1, answering, ..Limits::default() });
+        let place = readers.place().await.unwrap();
+        // However much of it was there in time: none of it is taken.
+        let untaken = readers.answer(place, source(LONG), Format::Csv, u64::MAX).await;
+        assert!(readers.place().await.is_ok());
+        drop(untaken);
     }
 
     #[tokio::test]

@@ -112,7 +112,7 @@ pub struct WantedRows {
     pub filters: Vec<Filter>,
     /// Where the page before ended, as it said.
     pub cursor: Option<String>,
-    /// How many rows, at most.
+    /// How many rows, at most; those that share the place of the last one come with it.
     pub limit: u64,
 }
 
@@ -124,7 +124,6 @@ pub struct Opened {
     pub version: u64,
     /// What makes the rows what they are, as text.
     identity: String,
-    limit: u64,
     source: BoxFuture<'static, Result<Source, Error>>,
     place: Place,
     readers: Arc<Readers>,
@@ -143,7 +142,8 @@ impl Opened {
     /// # Errors
     /// Where they cannot be read, or not in time.
     pub async fn answer(self, format: Format) -> Result<Answer, Error> {
-        self.readers.answer(self.place, self.source, format, self.limit).await
+        // The source ends by itself: rows beyond a limit may share the place of the last one.
+        self.readers.answer(self.place, self.source, format, u64::MAX).await
     }
 }
 
@@ -236,7 +236,7 @@ impl Tables {
             Ok::<_, Error>(Source { rows, next })
         };
         let (readers, source) = (Arc::clone(&self.readers), source.boxed());
-        Ok(Opened { table: table.as_str(), version, identity, limit, source, place, readers })
+        Ok(Opened { table: table.as_str(), version, identity, source, place, readers })
     }
 
     /// The rows that the versions after `from` up to `to`, or up to the newest, added and removed.
@@ -263,7 +263,7 @@ impl Tables {
         };
         let (readers, source) = (Arc::clone(&self.readers), source.boxed());
         let identity = format!("{table_id} changes after {from}");
-        Ok(Opened { table: table.as_str(), version, identity, limit: u64::MAX, source, place, readers })
+        Ok(Opened { table: table.as_str(), version, identity, source, place, readers })
     }
 
     /// The answer to one statement that only reads, of somebody who may be careless or hostile.

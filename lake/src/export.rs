@@ -86,18 +86,20 @@ fn sql(export: &Export) -> Result<String, Error> {
     Ok(format!("{} ORDER BY {}", select(export)?, in_order(export.table)))
 }
 
-/// The columns that put rows in order, and tell each row from all others: time, then the place of the record in the log.
+/// The columns that put rows in order: time, then the place of the record in the log. They tell each row from all others,
+/// unless backfills took rows without trade ids from several archives.
 pub(crate) fn order(table: TableName) -> Vec<&'static str> {
     let symbol = table.is_partitioned().then_some(SYMBOL);
     [table.time(), "partition", table.offset()].into_iter().chain(symbol).collect()
 }
 
-fn in_order(table: TableName) -> String {
+/// [`order`] as SQL has it.
+pub(crate) fn in_order(table: TableName) -> String {
     order(table).into_iter().map(quoted).collect::<Vec<_>>().join(", ")
 }
 
 fn select(export: &Export) -> Result<String, Error> {
-    let columns = columns(export)?;
+    let columns = columns(export)?.unwrap_or_else(|| "*".to_owned());
     let mut conditions: Vec<String> = of_symbols(export)?.into_iter().collect();
     conditions.extend(within(export.table, export.from, export.to));
     let mut sql = format!("SELECT {columns} FROM {}", source(export.table.as_str(), export.state));
@@ -108,11 +110,11 @@ fn select(export: &Export) -> Result<String, Error> {
     Ok(sql)
 }
 
-/// The columns of an export as `SELECT` has them.
+/// The columns of an export as `SELECT` has them; none where it names none.
 ///
 /// # Errors
 /// [`Error::Query`] where the table has no such column, or one is named twice.
-pub(crate) fn columns(export: &Export) -> Result<String, Error> {
+pub(crate) fn columns(export: &Export) -> Result<Option<String>, Error> {
     let (name, schema) = (export.table.as_str(), export.table.schema());
     for (number, column) in export.columns.iter().enumerate() {
         if schema.column_with_name(column).is_none() {
@@ -123,10 +125,8 @@ pub(crate) fn columns(export: &Export) -> Result<String, Error> {
             return Err(Error::Query(format!("the column `{column}` is named twice")));
         }
     }
-    if export.columns.is_empty() {
-        return Ok("*".to_owned());
-    }
-    Ok(export.columns.iter().map(|column| quoted(column)).collect::<Vec<_>>().join(", "))
+    let columns: Vec<String> = export.columns.iter().map(|column| quoted(column)).collect();
+    Ok((!columns.is_empty()).then(|| columns.join(", ")))
 }
 
 /// The condition that rows are of the symbols of an export.

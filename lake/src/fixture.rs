@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use domain::{Event, EventRow, Fold, Heartbeat, Offset, Output, RawRecord, Record, Source, Symbol, Timestamp};
 
-use crate::{Lake, PartitionFlush, TableName};
+use crate::{Error, Lake, PartitionFlush, TableName, formats, query::Rows};
 
 /// An empty lake in a folder that lives as long as the first value.
 pub async fn lake() -> (tempfile::TempDir, Lake) {
@@ -73,6 +73,15 @@ pub fn flush_without(next: Offset, without: &[Offset]) -> Arc<Vec<PartitionFlush
 pub async fn rows_of(lake: &Lake, table: TableName) -> Vec<Vec<String>> {
     let sql = format!("SELECT * FROM {} ORDER BY partition, \"offset\"", table.as_str());
     lake.pin(table).await.unwrap().texts(&sql).await.unwrap()
+}
+
+/// The rows of an answer as texts.
+pub async fn texts(mut rows: Rows) -> Result<Vec<Vec<String>>, Error> {
+    let mut texts = Vec::new();
+    while let Some(batch) = rows.next().await {
+        texts.extend(formats::texts(&batch?)?);
+    }
+    Ok(texts)
 }
 
 fn event(offset: Offset) -> Event {

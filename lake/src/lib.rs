@@ -18,6 +18,8 @@ pub mod restore;
 mod commit_times;
 pub mod versions;
 
+mod session;
+
 pub mod read;
 
 pub mod alerts;

@@ -11,7 +11,6 @@ use std::{
 
 use deltalake::{
     DeltaTable, DeltaTableError,
-    datafusion::prelude::SessionContext,
     kernel::{
         Action, Add, Remove, Transaction,
         transaction::{CommitBuilder, CommitProperties},
@@ -33,6 +32,7 @@ use crate::{
     lake::Lake,
     read::as_stored,
     schema::{SYMBOL, TableName},
+    session,
     table::{failed, load, writer_properties},
 };
 
@@ -438,7 +438,7 @@ impl SmallFiles {
 
 /// Copies the rows of small files into new ones, batch by batch.
 async fn merged(table: &DeltaTable, name: TableName, small: &SmallFiles) -> Result<Vec<Add>, DeltaTableError> {
-    let context = SessionContext::new();
+    let context = session::plain();
     table.update_datafusion_session(&context.state())?;
     let paths = small.removes.iter().map(|file| file.path.as_str());
     context.register_table(name.as_str(), table.table_provider().with_file_paths(paths).await?)?;

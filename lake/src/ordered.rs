@@ -25,6 +25,7 @@ use crate::{
     read::{Pinned, as_stored},
     replace::{Span, spans},
     schema::TableName,
+    session,
     table::failed,
     truth::Extent,
 };
@@ -108,7 +109,7 @@ impl Pinned {
         let table = self.table();
         let stretches = order.stretches(table, &cuts(&spans(self.delta(), table, &[order.symbol])?));
         // One file after the other: what is read side by side is the next stretch.
-        let context = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+        let context = session::configured(SessionConfig::new().with_target_partitions(1));
         self.register(&context).await?;
         let order = Arc::new(order);
         let read = move |stretch: Stretch| {
@@ -135,10 +136,8 @@ impl Order {
     /// The stretches between cuts, run by run.
     fn stretches(&self, table: TableName, cuts: &[Timestamp]) -> Vec<Stretch> {
         let Extent { from, to, next } = self.extent;
-        let is_inside = |cut: &Timestamp| from.is_none_or(|from| from < *cut) && to.is_none_or(|to| *cut < to);
-        let inside = cuts.iter().copied().filter(is_inside).map(Some);
-        let edges: Vec<Option<Timestamp>> = [from].into_iter().chain(inside).chain([to]).collect();
-        let parts: Vec<Extent> = edges.windows(2).map(|edge| Extent { from: edge[0], to: edge[1], next }).collect();
+        let parts: Vec<Extent> =
+            parts(from, to, cuts).into_iter().map(|[from, to]| Extent { from, to, next }).collect();
         let of_run = |run: EpochRun| {
             let last = parts.len() - 1;
             let stretch = |(number, extent): (usize, &Extent)| Stretch {
@@ -243,6 +242,14 @@ pub(crate) fn cuts(files: &[Span]) -> Vec<Timestamp> {
         rows += more;
     }
     cuts
+}
+
+/// The half-open parts of a time between cuts, ascending; open ends stay open.
+pub(crate) fn parts(from: Option<Timestamp>, to: Option<Timestamp>, cuts: &[Timestamp]) -> Vec<[Option<Timestamp>; 2]> {
+    let is_inside = |cut: &Timestamp| from.is_none_or(|from| from < *cut) && to.is_none_or(|to| *cut < to);
+    let inside = cuts.iter().copied().filter(is_inside).map(Some);
+    let edges: Vec<Option<Timestamp>> = [from].into_iter().chain(inside).chain([to]).collect();
+    edges.windows(2).map(|edge| [edge[0], edge[1]]).collect()
 }
 
 fn unsortable(table: TableName) -> impl Fn(ArrowError) -> Error {

@@ -2,6 +2,7 @@
 //!
 //! A page ends at the place of a row, and the next one begins behind it: a condition on the columns that put rows in
 //! order, so that a page is as quick to find as the first, and none is lost or doubled whatever is committed meanwhile.
+//! Rows that share a place, which backfills can leave, are all in one page.
 //! Where a page ends is looked up before its rows are read, from those few columns alone. Both go through time in the
 //! stretches of [`crate::ordered`], newest first and no further than the page reaches, so that memory does not grow with
 //! the table.
@@ -18,9 +19,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::{
     error::Error,
-    export::{Export, State, columns, instant, of_symbols, order, quoted, within},
-    ordered::cuts,
-    query::{Rows, plain_batch, plain_schema, query_failed, session},
+    export::{Export, State, columns, in_order, instant, of_symbols, order, quoted, within},
+    ordered::{cuts, parts},
+    query::{Rows, query_failed, session},
     read::{Columns, Pinned},
     replace::spans,
     schema::{SYMBOL, TableName},
@@ -82,11 +83,9 @@ impl Versions {
     /// more.
     pub async fn pages(&self, export: Export, filters: &[Filter], version: Option<u64>) -> Result<Pages, Error> {
         let table = export.table;
-        let columns = match columns(&export)?.as_str() {
-            // A scan may have them in an order of its own.
-            "*" => table.schema().fields().iter().map(|field| quoted(field.name())).collect::<Vec<_>>().join(", "),
-            named => named.to_owned(),
-        };
+        // A scan of all columns may have them in an order of its own.
+        let all = || table.schema().fields().iter().map(|field| quoted(field.name())).collect::<Vec<_>>().join(", ");
+        let columns = columns(&export)?.unwrap_or_else(all);
         let mut conditions: Vec<String> = of_symbols(&export)?.into_iter().collect();
         conditions.extend(filters.iter().map(|filter| match filter {
             Filter::Is(column) => quoted(column),
@@ -106,15 +105,6 @@ impl Versions {
         };
         Ok(Pages { export, columns, conditions, pinned: Pinned::new(table, delta) })
     }
-
-    /// The id in the metadata of a table, which one that was made anew does not share, and its newest version.
-    ///
-    /// # Errors
-    /// Where the table cannot be read.
-    pub async fn newest(&self, table: TableName) -> Result<(String, u64), Error> {
-        let newest = load(self.store(), table).await?;
-        Ok((id_of(&newest, table)?, newest.version().unwrap_or_default()))
-    }
 }
 
 impl Pages {
@@ -132,7 +122,8 @@ impl Pages {
         id_of(self.pinned.delta(), self.export.table)
     }
 
-    /// The page of at most `limit` rows behind a place, or the first one.
+    /// The page behind a place, or the first one: `limit` rows and those that share the place of the last, or all that are
+    /// left. Where nothing follows but such rows, an empty page does.
     ///
     /// # Errors
     /// Where a file cannot be read, now or from the rows.
@@ -166,20 +157,18 @@ impl Pages {
         limit: u64,
     ) -> Result<(Option<Place>, bool), Error> {
         let table = self.export.table;
-        let keys = order(table).into_iter().map(quoted).collect::<Vec<_>>().join(", ");
         let bounds: Vec<&str> = behind.into_iter().collect();
         let (mut left, mut last) = (limit, None);
         for stretch in stretches {
-            let sql = format!("{} LIMIT {}", self.sql(&keys, *stretch, &bounds), left.saturating_add(1));
-            let mut found = run(context, &sql).await.map_err(query_failed)?;
-            while let Some(batch) = found.try_next().await.map_err(query_failed)? {
-                let batch = plain_batch(&batch, &plain_schema(&batch.schema()))?;
-                let within = batch.num_rows().min(usize::try_from(left).unwrap_or(usize::MAX));
-                if within > 0 {
-                    last = Some(place(table, &batch, within - 1)?);
-                    left -= within as u64;
+            let sql = format!("{} LIMIT {}", self.sql(&in_order(table), *stretch, &bounds), left.saturating_add(1));
+            let mut keys = Rows::of(run(context, &sql).await.map_err(query_failed)?, Vec::new());
+            while let Some(found) = keys.next_within(left).await {
+                let (batch, is_followed) = found?;
+                if let Some(row) = batch.num_rows().checked_sub(1) {
+                    last = Some(place(table, &batch, row)?);
+                    left -= batch.num_rows() as u64;
                 }
-                if within < batch.num_rows() {
+                if is_followed {
                     return Ok((last, true));
                 }
             }
@@ -193,10 +182,7 @@ impl Pages {
         // Rows of the time of the place may lie behind it.
         let end = after.map(|place| place.time.plus_micros(1));
         let to = to.into_iter().chain(end).min();
-        let is_inside = |cut: &Timestamp| from.is_none_or(|from| from < *cut) && to.is_none_or(|to| *cut < to);
-        let inside = cuts.iter().copied().filter(is_inside).map(Some);
-        let edges: Vec<Option<Timestamp>> = [from].into_iter().chain(inside).chain([to]).collect();
-        edges.windows(2).rev().map(|edge| Stretch { from: edge[0], to: edge[1] }).collect()
+        parts(from, to, cuts).into_iter().rev().map(|[from, to]| Stretch { from, to }).collect()
     }
 
     fn sql(&self, columns: &str, stretch: Stretch, bounds: &[&str]) -> String {
@@ -250,14 +236,13 @@ fn place(table: TableName, batch: &RecordBatch, row: usize) -> Result<Place, Err
 
 #[cfg(test)]
 mod tests {
-    use domain::ErrorKind;
+    use domain::{ErrorKind, Output};
     use rstest::rstest;
 
     use super::*;
     use crate::{
-        Lake,
-        fixture::{flush, lake, shifted},
-        formats,
+        Lake, PartitionFlush,
+        fixture::{self, events, flush, lake, shifted},
     };
 
     const EVENTS: TableName = TableName::Events;
@@ -283,12 +268,8 @@ mod tests {
         (20..40).rev().chain(doubled).map(|offset: i64| offset.to_string()).collect()
     }
 
-    async fn texts(mut rows: Rows) -> Vec<String> {
-        let mut texts = Vec::new();
-        while let Some(batch) = rows.next().await {
-            texts.extend(formats::texts(&batch.unwrap()).unwrap().concat());
-        }
-        texts
+    async fn texts(rows: Rows) -> Vec<String> {
+        fixture::texts(rows).await.unwrap().concat()
     }
 
     /// What pages of so many rows have, one after the other.
@@ -319,6 +300,21 @@ mod tests {
         let pages = paged(&lake, &all_of(EVENTS), &[], limit).await;
         assert_eq!(pages.len(), count);
         assert_eq!(pages.concat(), newest_first());
+    }
+
+    #[rstest]
+    #[case(1, &["3", "2", "1 1", "0"])]
+    #[case(3, &["3 2 1 1", "0"])]
+    #[case(4, &["3 2 1 1", "0"])]
+    #[tokio::test]
+    async fn rows_of_one_place_are_in_one_page(#[case] limit: u64, #[case] expected: &[&str]) {
+        let (_folder, lake) = lake().await;
+        let events = events(0, 4).into_iter().chain(events(1, 2)).collect();
+        let output = Output { events, ..Output::default() };
+        let flush = PartitionFlush { next: 4, output, ..PartitionFlush::default() };
+        lake.flush("topic", Arc::new(vec![flush])).await.unwrap();
+        let pages = paged(&lake, &all_of(EVENTS), &[], limit).await;
+        assert_eq!(pages.iter().map(|page| page.join(" ")).collect::<Vec<_>>(), expected);
     }
 
     #[tokio::test]

@@ -29,6 +29,7 @@ use deltalake::{
         catalog::{MemTable, TableProvider},
         common::{ScalarValue, TableReference},
         error::DataFusionError,
+        execution::SendableRecordBatchStream,
         logical_expr::LogicalPlan,
         prelude::{SQLOptions, SessionContext, col, lit},
     },
@@ -69,6 +70,11 @@ impl Rows {
         versions: Vec<(TableName, u64)>,
     ) -> Self {
         Self { schema, stream, versions }
+    }
+
+    /// The rows of a plan as it runs.
+    pub(crate) fn of(stream: SendableRecordBatchStream, versions: Vec<(TableName, u64)>) -> Self {
+        Self { schema: plain_schema(&stream.schema()), stream: stream.boxed(), versions }
     }
 
     /// The columns.
@@ -170,7 +176,7 @@ impl Plan {
     async fn rows(self, context: &SessionContext) -> Result<Rows, Error> {
         let frame = context.execute_logical_plan(self.logical).await.map_err(query_failed)?;
         let stream = frame.execute_stream().await.map_err(query_failed)?;
-        Ok(Rows { schema: plain_schema(&stream.schema()), stream: stream.boxed(), versions: self.versions })
+        Ok(Rows::of(stream, self.versions))
     }
 }
 
@@ -421,7 +427,7 @@ fn storage_failed(error: DataFusionError) -> Error {
 }
 
 /// The columns in types that every reader knows: a scan gives texts as views and partition values as dictionaries.
-pub(crate) fn plain_schema(schema: &Schema) -> SchemaRef {
+fn plain_schema(schema: &Schema) -> SchemaRef {
     let fields = schema.fields().iter().map(|field| {
         let plain = plain_type(field.data_type());
         Field::new(field.name(), plain, field.is_nullable())
@@ -442,7 +448,7 @@ fn plain_type(scanned: &DataType) -> DataType {
     }
 }
 
-pub(crate) fn plain_batch(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Error> {
+fn plain_batch(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Error> {
     let failed = |error: ArrowError| Error::Query(error.to_string());
     let cast_column = |(column, field): (&ArrayRef, &Arc<Field>)| cast(column, field.data_type());
     let columns = batch.columns().iter().zip(schema.fields()).map(cast_column).collect::<Result<Vec<_>, _>>();
@@ -459,8 +465,7 @@ mod tests {
     use super::*;
     use crate::{
         Lake,
-        fixture::{flush, lake},
-        formats,
+        fixture::{self, flush, lake},
     };
 
     const FEATURES: TableName = TableName::Features;
@@ -477,12 +482,7 @@ mod tests {
     }
 
     async fn texts(lake: &Lake, sql: &str) -> Result<Vec<Vec<String>>, Error> {
-        let mut rows = lake.versions().query(sql).await?;
-        let mut texts = Vec::new();
-        while let Some(batch) = rows.next().await {
-            texts.extend(formats::texts(&batch?)?);
-        }
-        Ok(texts)
+        fixture::texts(lake.versions().query(sql).await?).await
     }
 
     /// The cells of a one-row answer.

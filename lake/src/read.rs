@@ -33,6 +33,7 @@ use crate::{
     lake::Lake,
     ordered::Order,
     schema::TableName,
+    session,
     table::{load, load_version},
     truth::Extent,
 };
@@ -207,7 +208,7 @@ impl Pinned {
     /// Where the query is wrong or a file cannot be read.
     pub async fn query(&self, sql: &str) -> Result<SendableRecordBatchStream, Error> {
         let failed = |e: DataFusionError| self.failed("query")(DeltaTableError::from(e));
-        let context = SessionContext::new();
+        let context = session::plain();
         self.register(&context).await?;
         context.sql(sql).await.map_err(failed)?.execute_stream().await.map_err(failed)
     }
@@ -582,5 +583,13 @@ mod tests {
         assert_eq!(offsets(2).await, texts(10..20));
         assert_eq!(offsets(4).await, texts(0..0));
         assert!(lake.pin_added(TableName::Features, 5).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_limit_holds_where_only_partitions_are_read() {
+        let (_folder, lake) = lake().await;
+        lake.flush("topic", flush(0, 20)).await.unwrap();
+        let features = lake.pin(TableName::Features).await.unwrap();
+        assert_eq!(features.texts("SELECT symbol FROM features LIMIT 1").await.unwrap(), [["BTC-USDT"]]);
     }
 }

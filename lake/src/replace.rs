@@ -12,7 +12,6 @@ use std::{ops::Range, time::Duration};
 use arrow::array::RecordBatch;
 use deltalake::{
     DeltaTable, DeltaTableError,
-    datafusion::prelude::SessionContext,
     kernel::{
         Action, Add, Remove, Transaction,
         transaction::{CommitBuilder, CommitProperties},
@@ -34,6 +33,7 @@ use crate::{
     restore::files_of,
     rows::TableRow,
     schema::{SYMBOL, TableName},
+    session,
     table::{failed, load, writer_properties},
 };
 
@@ -303,7 +303,7 @@ impl Replacement {
         if paths.is_empty() {
             return Ok(Vec::new());
         }
-        let context = SessionContext::new();
+        let context = session::plain();
         table.update_datafusion_session(&context.state())?;
         context.register_table(self.name.as_str(), table.table_provider().with_file_paths(paths).await?)?;
         let sql = format!("SELECT * FROM {} WHERE NOT ({})", self.name.as_str(), self.condition());

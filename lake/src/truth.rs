@@ -25,6 +25,7 @@ use crate::{
     ordered::{Key, Order},
     read::{Pinned, as_stored},
     schema::TableName,
+    session,
     stored_events::{EventColumns, event_rows},
 };
 
@@ -239,7 +240,7 @@ pub fn place_in_instant(row: &EventRow) -> (Timestamp, Option<i64>, bool, Offset
 pub(crate) async fn context(tables: &[&Pinned]) -> Result<SessionContext, Error> {
     let failed = |e: DataFusionError| Error::delta("open a session of queries".to_owned())(e.into());
     let runtime = RuntimeEnvBuilder::new().with_memory_limit(SORT_MEMORY_BYTES, 1.0).build_arc().map_err(failed)?;
-    let context = SessionContext::new_with_config_rt(SessionConfig::new(), runtime);
+    let context = SessionContext::new_with_state(session::builder(SessionConfig::new(), runtime).build());
     for table in tables {
         table.register(&context).await?;
     }

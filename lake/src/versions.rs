@@ -75,6 +75,15 @@ impl Versions {
         })
     }
 
+    /// The id in the metadata of a table, which one that was made anew does not share, and its newest version.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
+    pub async fn newest(&self, table: TableName) -> Result<(String, u64), Error> {
+        let newest = load(&self.store, table).await?;
+        Ok((id_of(&newest, table)?, newest.version().unwrap_or_default()))
+    }
+
     /// The version from which on all can be read.
     ///
     /// # Errors

@@ -30,6 +30,10 @@ const PLAIN_BYTES: u64 = 32;
 /// Functions whose answer may be as long as the lengths of their arguments multiplied.
 const MULTIPLY: [&str; 3] = ["regexp_replace", "replace", "translate"];
 
+/// Functions whose answer may be so many times as long as all arguments: `%+` stands for a whole time, and a letter may
+/// become three others.
+const LENGTHEN: [(&str, u64); 4] = [("to_char", 20), ("upper", 3), ("lower", 3), ("initcap", 3)];
+
 /// The function that puts its first argument between all others.
 const SEPARATE: &str = "concat_ws";
 
@@ -141,6 +145,7 @@ impl Growth {
                 let separators = parts.first().map_or(0, |separator| separator.saturating_mul(parts.len() as u64));
                 sum.saturating_add(separators)
             }
+            Expr::ScalarFunction(call) => sum.saturating_mul(lengthened(call.name())).max(PLAIN_BYTES),
             // A number or a truth, whatever it is of.
             Expr::BinaryExpr(_)
             | Expr::Like(_)
@@ -157,6 +162,11 @@ impl Growth {
         within(width)?;
         Ok(width)
     }
+}
+
+/// How many times as long as its arguments the answer of a function may be.
+fn lengthened(function: &str) -> u64 {
+    LENGTHEN.iter().find(|(name, _)| *name == function).map_or(1, |(_, times)| *times)
 }
 
 fn literal(value: &ScalarValue) -> u64 {
@@ -211,6 +221,7 @@ mod tests {
     #[rstest]
     #[case::doubled(grown(6), "a row may come to")]
     #[case::replaced(format!("SELECT replace('{0}', 'a', '{0}')", "a".repeat(1_000)), "a row may come to")]
+    #[case::formatted(format!("SELECT to_char(now(), '{}')", "%+".repeat(2_000)), "a row may come to")]
     #[case::many(format!("SELECT {}", (0..20).map(|n| format!("'{}' || {n}", "a".repeat(4_000))).collect::<Vec<_>>().join(", ")), "a row may come to")]
     #[case::lists(format!("WITH a AS (SELECT '{}' AS t) SELECT [t, t, t, t, t, t, t, t] FROM a", "a".repeat(9_000)), "a row may come to")]
     #[case::named_again(multiplied(6), "more than 4096 steps")]

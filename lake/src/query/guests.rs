@@ -6,8 +6,7 @@ use rstest::rstest;
 use super::*;
 use crate::{
     Lake,
-    fixture::{flush, lake},
-    formats,
+    fixture::{self, flush, lake},
 };
 
 /// A lake with forty feature rows.
@@ -19,12 +18,7 @@ async fn grown() -> (tempfile::TempDir, Lake) {
 }
 
 async fn texts(lake: &Lake, sql: &str) -> Result<Vec<Vec<String>>, Error> {
-    let mut rows = lake.versions().query_of_guest(sql).await?;
-    let mut texts = Vec::new();
-    while let Some(batch) = rows.next().await {
-        texts.extend(formats::texts(&batch?)?);
-    }
-    Ok(texts)
+    fixture::texts(lake.versions().query_of_guest(sql).await?).await
 }
 
 #[rstest]
@@ -52,8 +46,8 @@ async fn what_people_ask_is_answered(#[case] sql: &str, #[case] expected: &[&str
 #[rstest]
 // What is no read.
 #[case("INSERT INTO features SELECT * FROM features", ErrorKind::Invalid)]
-#[case("COPY features TO '/tmp/features.csv'", ErrorKind::Invalid)]
-#[case("COPY (SELECT 1) TO '/tmp/features.csv' STORED AS CSV", ErrorKind::Invalid)]
+#[case("COPY features TO '/srv/features.csv'", ErrorKind::Invalid)]
+#[case("COPY (SELECT 1) TO '/srv/features.csv' STORED AS CSV", ErrorKind::Invalid)]
 #[case("CREATE EXTERNAL TABLE a STORED AS CSV LOCATION '/etc/passwd'", ErrorKind::Invalid)]
 #[case("CREATE VIEW a AS SELECT 1", ErrorKind::Invalid)]
 #[case("CREATE FUNCTION a(INT) RETURNS INT RETURN $1", ErrorKind::Invalid)]
@@ -64,7 +58,7 @@ async fn what_people_ask_is_answered(#[case] sql: &str, #[case] expected: &[&str
 #[case("SHOW TABLES", ErrorKind::Invalid)]
 #[case("PREPARE a AS SELECT 1", ErrorKind::Invalid)]
 #[case("EXECUTE a", ErrorKind::Invalid)]
-#[case("EXPLAIN ANALYZE COPY features TO '/tmp/features.csv'", ErrorKind::Invalid)]
+#[case("EXPLAIN ANALYZE COPY features TO '/srv/features.csv'", ErrorKind::Invalid)]
 #[case("SELECT 1; DROP TABLE features", ErrorKind::Invalid)]
 #[case("", ErrorKind::Invalid)]
 #[case("-- nothing", ErrorKind::Invalid)]
@@ -72,9 +66,9 @@ async fn what_people_ask_is_answered(#[case] sql: &str, #[case] expected: &[&str
 // What is no table of the lake.
 #[case("SELECT * FROM '/etc/passwd'", ErrorKind::NotFound)]
 #[case("SELECT * FROM \"/etc/passwd\"", ErrorKind::NotFound)]
-#[case("SELECT * FROM 'file:///tmp/a.parquet'", ErrorKind::NotFound)]
+#[case("SELECT * FROM 'file:///srv/a.parquet'", ErrorKind::NotFound)]
 #[case("SELECT * FROM read_csv('/etc/passwd')", ErrorKind::NotFound)]
-#[case("SELECT * FROM parquet_metadata('/tmp/a.parquet')", ErrorKind::NotFound)]
+#[case("SELECT * FROM parquet_metadata('/srv/a.parquet')", ErrorKind::NotFound)]
 #[case("SELECT * FROM information_schema.df_settings", ErrorKind::NotFound)]
 #[case("SELECT * FROM datafusion.public.features", ErrorKind::NotFound)]
 #[case("SELECT * FROM generate_series(1, 1000000000000)", ErrorKind::NotFound)]

@@ -1,4 +1,4 @@
-//! The session in which one query is planned and runs, and what it may take of the machine.
+//! The session in which a query of people is planned and runs, and what it may take of the machine.
 //!
 //! Sorting, grouping and joining report their memory to a pool of the session's own and go to disk beyond it; what
 //! windows hold, `held` reports for them. Functions report nothing: how far a guest's values may grow is told by
@@ -9,22 +9,17 @@ use std::sync::Arc;
 
 use deltalake::datafusion::{
     execution::{memory_pool::FairSpillPool, runtime_env::RuntimeEnvBuilder, session_state::SessionStateBuilder},
-    physical_optimizer::optimizer::PhysicalOptimizer,
     prelude::{SessionConfig, SessionContext},
 };
 
 use super::{held::WindowsAreHeld, query_failed};
-use crate::{error::Error, sql::NothingIgnored};
+use crate::{error::Error, session, sql::NothingIgnored};
 
 /// Memory of one query before it spills to disk.
 const QUERY_BYTES: usize = 512 << 20;
 
 /// Disk that a guest's query may fill, in the system's folder for temporary files.
 const GUESTS_SPILL_BYTES: u64 = 1 << 30;
-
-/// The rule that moves a limit into what is said to keep it. deltalake's scan of partition values alone says so and keeps
-/// none, so that `SELECT symbol FROM features LIMIT 1` gave every row; a limit above the scan costs nothing that matters.
-const LIMIT_PUSHDOWN: &str = "LimitPushdown";
 
 /// The functions of single values that guests have. Not among them is what makes a text or a list of any length from a
 /// number, and what takes the name of a type: a value of some types can be as big.
@@ -70,14 +65,8 @@ pub fn of_guest() -> Result<SessionContext, Error> {
 
 fn builder(config: SessionConfig, runtime: RuntimeEnvBuilder) -> Result<SessionStateBuilder, Error> {
     let runtime = runtime.with_memory_pool(Arc::new(FairSpillPool::new(QUERY_BYTES)));
-    let mut rules = PhysicalOptimizer::new().rules;
-    rules.retain(|rule| rule.name() != LIMIT_PUSHDOWN);
-    let builder = SessionStateBuilder::new()
-        .with_config(config)
-        .with_runtime_env(runtime.build_arc().map_err(query_failed)?)
-        .with_default_features()
+    let builder = session::builder(config, runtime.build_arc().map_err(query_failed)?)
         .with_relation_planners(vec![Arc::new(NothingIgnored)])
-        .with_physical_optimizer_rules(rules)
         .with_physical_optimizer_rule(Arc::new(WindowsAreHeld));
     Ok(builder)
 }
