@@ -445,10 +445,11 @@ Examples:
   sentinel verify --log
 
 Folds the events again, scores the predictions again by the models that made
-them, and compares every value bit for bit. Exit code 1 where anything differs.
-It only reads, and may run beside everything else.")]
+them, raises alerts again from the stored predictions, and compares every value
+bit for bit. Exit code 1 where anything differs. It only reads, and may run
+beside everything else.")]
 pub struct VerifyArgs {
-    /// Only this table: features, windows or predictions
+    /// Only this table: features, windows, predictions or alerts
     #[arg(long, value_name = "TABLE")]
     pub table: Option<String>,
     #[command(flatten)]

@@ -16,6 +16,7 @@ use std::{
 use crate::{
     event::{Offset, Partition, Source},
     features::FEATURE_NAMES,
+    fold::FORGET_AFTER_OFFSETS,
     prediction::Prediction,
     symbol::Symbol,
     time::Timestamp,
@@ -29,7 +30,7 @@ pub const CONFIRMING_EVENTS: usize = 5;
 /// minute, so that the fold's state always reaches back to them.
 pub const CONFIRMING_MICROS: i64 = 59_000_000;
 
-/// For how long after an alert was raised repeats join it, in microseconds of event time: half an hour.
+/// How far in event time from where an alert was raised repeats join it, in microseconds: half an hour.
 pub const EPISODE_MICROS: i64 = 30 * 60 * 1_000_000;
 
 /// What kind of anomaly an alert is about: its leading feature and to which side that lies of what is expected.
@@ -260,6 +261,10 @@ impl Watch {
     pub fn observe(&mut self, prediction: &Prediction, limits: AlertLimits) -> bool {
         let is_beyond = prediction.anomaly_score < limits.threshold;
         let newest = self.symbols.entry(prediction.symbol).or_default();
+        if prediction.offset - newest.last >= FORGET_AFTER_OFFSETS {
+            // The fold may have forgotten the symbol, and a state that is rebuilt then knows nothing of these.
+            newest.events.clear();
+        }
         let confirms = |(timestamp, is_beyond): &(Timestamp, bool)| {
             *is_beyond && (prediction.timestamp.micros() - timestamp.micros()).abs() <= CONFIRMING_MICROS
         };
@@ -273,7 +278,7 @@ impl Watch {
         is_confirmed
     }
 
-    /// Forgets symbols without an event at `replay` or later: [`CONFIRMING_MICROS`] keeps them from confirming any.
+    /// Forgets symbols without an event at `replay` or later, which the fold has forgotten: they confirm none.
     pub fn forget_before(&mut self, replay: Offset) {
         self.symbols.retain(|_, newest| newest.last >= replay);
     }
@@ -286,23 +291,20 @@ pub struct Episodes {
 }
 
 impl Episodes {
-    /// The alert that a confirmed event belongs to, and when it was raised: by this event, where none of the kind was
-    /// raised in the half hour before.
+    /// The alert that a confirmed event belongs to, and when it was raised: by this event, where the newest of the kind was
+    /// not raised within [`EPISODE_MICROS`]. An event may be older than it, much older where its symbol had been forgotten.
     pub fn join(&mut self, prediction: &Prediction, alert_type: AlertType) -> (AlertId, Timestamp) {
         let raised = (AlertId { partition: prediction.partition, offset: prediction.offset }, prediction.timestamp);
         let newest = self.newest.entry((prediction.symbol, alert_type)).or_insert(raised);
-        if prediction.timestamp.micros() - newest.1.micros() > EPISODE_MICROS {
+        if (prediction.timestamp.micros() - newest.1.micros()).abs() > EPISODE_MICROS {
             *newest = raised;
         }
         *newest
     }
 
-    /// Takes in an alert that was raised before; of several of a symbol and kind the one that was raised last counts.
+    /// Takes in the newest alert of a symbol and kind that were raised before.
     pub fn recall(&mut self, symbol: Symbol, alert_type: AlertType, alert: AlertId, raised_at: Timestamp) {
-        let newest = self.newest.entry((symbol, alert_type)).or_insert((alert, raised_at));
-        if alert.offset > newest.0.offset {
-            *newest = (alert, raised_at);
-        }
+        self.newest.insert((symbol, alert_type), (alert, raised_at));
     }
 }
 
@@ -371,6 +373,16 @@ mod tests {
     }
 
     #[test]
+    fn an_event_of_a_symbol_that_may_have_been_forgotten_is_confirmed_by_none_before_it() {
+        let mut watch = Watch::default();
+        watch.observe(&scored(7, 0, -0.15), LIMITS);
+        let next = 7 + FORGET_AFTER_OFFSETS;
+        assert!(watch.clone().observe(&scored(next - 1, 1, -0.15), LIMITS));
+        assert!(!watch.observe(&scored(next, 1, -0.15), LIMITS), "whether or not it was told to forget");
+        assert!(watch.observe(&scored(next + 1, 1, -0.15), LIMITS));
+    }
+
+    #[test]
     fn repeats_within_half_an_hour_join_the_alert_of_their_kind() {
         let mut episodes = Episodes::default();
         let first = scored(5, 0, -0.3);
@@ -381,6 +393,10 @@ mod tests {
         assert_eq!(other.0, AlertId { partition: 0, offset: 7 });
         let later = episodes.join(&scored(8, 1_801, -0.3), AlertType::PriceSpike);
         assert_eq!(later.0, AlertId { partition: 0, offset: 8 });
+        let late = episodes.join(&scored(9, 1_760, -0.3), AlertType::PriceSpike);
+        assert_eq!(late, later);
+        let of_another_day = episodes.join(&scored(10, -86_400, -0.3), AlertType::PriceSpike);
+        assert_eq!(of_another_day.0, AlertId { partition: 0, offset: 10 });
     }
 
     #[test]

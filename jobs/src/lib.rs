@@ -15,6 +15,8 @@ pub mod ingest;
 pub mod active;
 pub mod feed;
 pub mod library;
+
+mod alerting;
 pub mod stream;
 
 pub mod notify;

@@ -1,7 +1,12 @@
 //! The registered models as the running program uses them: loaded from disk once, verified, shared.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    path::PathBuf,
+    sync::Arc,
+};
 
+use domain::Prediction;
 use lake::registry::Registry;
 
 use crate::{
@@ -29,6 +34,23 @@ impl Models {
     /// Where there is no such version, or its file is damaged or of another program.
     pub async fn load(&self, version: i64) -> Result<Arc<ActiveModel>, Error> {
         Ok(Arc::new(active::load(&self.registry, &self.folder, version).await?))
+    }
+
+    /// Loads the versions that made these predictions and are not `loaded`.
+    ///
+    /// # Errors
+    /// As [`Models::load`].
+    pub async fn load_makers(
+        &self,
+        predictions: &[Prediction],
+        loaded: &mut HashMap<i64, Arc<ActiveModel>>,
+    ) -> Result<(), Error> {
+        for prediction in predictions {
+            if let Entry::Vacant(unknown) = loaded.entry(prediction.model_version) {
+                unknown.insert(self.load(prediction.model_version).await?);
+            }
+        }
+        Ok(())
     }
 
     /// Loads the champion unless it is `known`; `None` where nothing has changed or there is no champion yet.

@@ -70,15 +70,14 @@ impl SymbolFold {
     /// Begins the fold of the events of an extent, warmed by those before it.
     ///
     /// # Errors
-    /// Where the tables cannot be read.
-    pub async fn begin(events: &Pinned, late: &Pinned, symbol: Symbol, extent: Extent) -> Result<Self, Error> {
-        let starts = events.fresh_starts(late, symbol).await?;
+    /// Where the table cannot be read.
+    pub async fn begin(events: &Pinned, symbol: Symbol, extent: Extent, starts: FreshStarts) -> Result<Self, Error> {
         let all = Extent { next: extent.next, ..Extent::default() };
         let newest = events.last_event_before(symbol, &all, &starts).await?;
         Self::within(events, symbol, extent, Timeline { starts, newest }).await
     }
 
-    /// [`SymbolFold::begin`], where it is known already at which starts the symbol starts afresh.
+    /// [`SymbolFold::begin`], where nobody asks which windows are closed.
     ///
     /// # Errors
     /// Where the table cannot be read.
@@ -198,7 +197,7 @@ impl FoldAgain {
             let feature = self.refold.admit(row, &mut closed);
             self.keep_windows(closed, &mut made);
             self.last = Some((row.event.symbol, row.cause));
-            if self.is_wanted(feature.timestamp) {
+            if self.extent.holds(feature.timestamp) {
                 self.waiting.push((FeatureRow::key(epoch, feature.timestamp, feature.cause()), feature));
             }
         }
@@ -224,11 +223,7 @@ impl FoldAgain {
     }
 
     fn keep_windows(&self, closed: Vec<WindowRow>, made: &mut MadeAgain) {
-        let wanted = closed.into_iter().filter(|row| self.is_wanted(row.window_start));
+        let wanted = closed.into_iter().filter(|row| self.extent.holds(row.window_start));
         made.windows.extend(wanted.map(|row| (WindowRow::key(self.epoch, row.window_start, row.cause()), row)));
-    }
-
-    fn is_wanted(&self, time: Timestamp) -> bool {
-        self.extent.from.is_none_or(|from| time >= from) && self.extent.to.is_none_or(|to| time < to)
     }
 }

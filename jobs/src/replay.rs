@@ -181,8 +181,8 @@ struct SymbolJob<'a> {
 
 impl SymbolJob<'_> {
     async fn run(mut self, cancel: &CancellationToken) -> Result<SymbolReplay, Error> {
-        let (events, late) = (&self.pins.events, &self.pins.late);
-        let mut fold = SymbolFold::begin(events, late, self.symbol, self.extent.clone()).await?;
+        let starts = self.pins.events.fresh_starts(&self.pins.late, self.symbol).await?;
+        let mut fold = SymbolFold::begin(&self.pins.events, self.symbol, self.extent.clone(), starts).await?;
         let mut against = if self.request.diff { Some(self.stored(fold.timeline()).await?) } else { None };
         let mut replayed = SymbolReplay {
             symbol: self.symbol,

@@ -4,7 +4,6 @@
 //! the one in the tables: a restart rebuilds each lane's state silently and goes on. Transient failures of the lake
 //! are retried until they pass and shown as the stream's trouble; nothing is dropped meanwhile, reading just waits.
 
-mod alerts;
 mod lag;
 mod lane;
 mod repair;

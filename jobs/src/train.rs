@@ -282,7 +282,8 @@ pub fn fit(
     Ok((models::train(&left, parameters)?, kept))
 }
 
-/// Which rows are of a labelled anomaly, or of the minute after it, in which it lies in the rolling window.
+/// Which rows are of a labelled anomaly, or of the minute after it, in which it lies in the rolling window. Backfilled rows,
+/// of any time, come before those of the log.
 fn disturbed(rows: &[StoredFeatures]) -> Vec<bool> {
     let mut last_labelled: HashMap<Symbol, Timestamp> = HashMap::new();
     let is_disturbed = |row: &StoredFeatures| {
@@ -291,7 +292,7 @@ fn disturbed(rows: &[StoredFeatures]) -> Vec<bool> {
             return true;
         }
         let labelled = last_labelled.get(&row.symbol);
-        labelled.is_some_and(|labelled| row.timestamp.micros() - labelled.micros() <= AFTERMATH_MICROS)
+        labelled.is_some_and(|labelled| (row.timestamp.micros() - labelled.micros()).abs() <= AFTERMATH_MICROS)
     };
     rows.iter().map(is_disturbed).collect()
 }
@@ -508,7 +509,7 @@ impl fmt::Display for Metrics {
 mod tests {
     use super::*;
     use crate::workshop::example::{Market, START, workshop};
-    use domain::ErrorKind;
+    use domain::{BACKFILLED, ErrorKind, Partition, Source};
     use lake::TableName;
 
     fn request() -> TrainRequest {
@@ -518,6 +519,27 @@ mod tests {
 
     const fn second(seconds: i64) -> Timestamp {
         START.plus_micros(seconds * 1_000_000)
+    }
+
+    #[test]
+    fn an_anomaly_disturbs_the_minute_after_it_and_nothing_that_the_log_had_before_a_backfill() {
+        let row = |partition: Partition, seconds: i64, is_anomaly: bool| StoredFeatures {
+            partition,
+            offset: seconds,
+            ingest_time: second(seconds),
+            timestamp: second(seconds),
+            symbol: Symbol::parse("BTC-USDT").unwrap(),
+            features: [0.0; 5],
+            is_anomaly: Some(is_anomaly),
+            anomaly_type: None,
+            source: Source::File,
+        };
+        let backfilled = [(900, false), (1_000, true), (1_060, false), (1_061, false)];
+        let of_log = [(100, false), (200, true), (199, false), (261, false)];
+        let rows = backfilled.map(|(seconds, is_anomaly)| row(BACKFILLED, seconds, is_anomaly));
+        let rows = rows.into_iter().chain(of_log.map(|(seconds, is_anomaly)| row(0, seconds, is_anomaly)));
+        let expected = [false, true, true, false, false, true, true, false];
+        assert_eq!(disturbed(&rows.collect::<Vec<_>>()), expected);
     }
 
     #[tokio::test]

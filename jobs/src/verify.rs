@@ -1,8 +1,11 @@
 //! Verify: folds `events` again and compares every derived value with what is stored, bit for bit; scores predictions
-//! again with the models that made them.
+//! again with the models that made them, and raises alerts again from the predictions that are stored.
 //!
 //! Reads only. Versions are pinned at the start, `events` first, and derived rows beyond its progress are left out, so
-//! that a stream job may go on meanwhile.
+//! that a stream job may go on meanwhile. Every table is held against the newest version of what it was made of: an alert
+//! is one too many while a restore has taken its prediction away, until the stream job has filled that table again.
+
+mod raised;
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -10,7 +13,7 @@ use std::{
 };
 
 use domain::{
-    FeatureRow, Offset, Partition, Prediction, RawRecord, Record, Symbol, Timestamp, WindowRow,
+    AlertRow, FeatureRow, Offset, Partition, Prediction, RawRecord, Record, Symbol, Timestamp, WindowRow,
     admission::impossible_time,
 };
 use futures::{StreamExt, TryStreamExt, stream};
@@ -30,6 +33,7 @@ use crate::{
     library::Models,
     refold::{SymbolFold, wanted},
 };
+use raised::RaisedAgain;
 
 /// Symbols verified side by side.
 const SYMBOLS_AT_A_TIME: usize = 2;
@@ -40,7 +44,7 @@ const LOG_RECORDS: usize = 50_000;
 /// What is verified.
 #[derive(Clone, Debug)]
 pub struct VerifyRequest {
-    /// `features`, `windows`, `predictions`.
+    /// Some of [`VERIFIABLE`].
     pub tables: Vec<TableName>,
     /// From this event time on.
     pub from: Option<Timestamp>,
@@ -59,7 +63,8 @@ pub struct TableReport {
     pub version: u64,
     /// What was compared and found.
     pub compared: Compared,
-    /// SHA-256 of the values made again, by symbol, time and order of folding; where they came from does not count.
+    /// SHA-256 of the values made again, by symbol, time and order of folding. Where they came from does not count, except
+    /// that alerts are named by records.
     pub digest: String,
 }
 
@@ -72,7 +77,8 @@ impl TableReport {
 }
 
 /// The tables that [`verify`] knows how to make again.
-pub const VERIFIABLE: [TableName; 3] = [TableName::Features, TableName::Windows, TableName::Predictions];
+pub const VERIFIABLE: [TableName; 4] =
+    [TableName::Features, TableName::Windows, TableName::Predictions, TableName::Alerts];
 
 /// Verifies tables; `told` hears the rows compared so far.
 ///
@@ -109,6 +115,9 @@ pub async fn verify(
 struct Pins {
     events: Pinned,
     late: Pinned,
+    /// The tables that are asked for.
+    wanted: Vec<TableName>,
+    /// Those, and what alerts are made of.
     derived: HashMap<TableName, Pinned>,
 }
 
@@ -116,11 +125,20 @@ impl Pins {
     async fn new(lake: &Lake, request: &VerifyRequest) -> Result<Self, Error> {
         let events = lake.pin(TableName::Events).await?;
         let late = lake.pin(TableName::LateEvents).await?;
+        let wanted = request.tables.clone();
+        let made_of = wanted.contains(&TableName::Alerts).then_some(TableName::Predictions);
         let mut derived = HashMap::new();
-        for table in &request.tables {
-            derived.insert(*table, lake.pin(*table).await?);
+        for table in wanted.iter().copied().chain(made_of) {
+            if let Entry::Vacant(unpinned) = derived.entry(table) {
+                unpinned.insert(lake.pin(table).await?);
+            }
         }
-        Ok(Self { events, late, derived })
+        Ok(Self { events, late, wanted, derived })
+    }
+
+    /// A table, where it is asked for.
+    fn of(&self, table: TableName) -> Option<&Pinned> {
+        self.derived.get(&table).filter(|_| self.wanted.contains(&table))
     }
 
     fn report(&self, table: TableName, parts: &[SymbolReport]) -> TableReport {
@@ -156,21 +174,26 @@ struct SymbolReport {
 
 impl SymbolCheck {
     async fn run(self) -> Result<SymbolReport, Error> {
+        let starts = self.pins.events.fresh_starts(&self.pins.late, self.symbol).await?;
         let mut tables = Vec::new();
         let folded = [TableName::Features, TableName::Windows];
-        if folded.iter().any(|table| self.pins.derived.contains_key(table)) {
-            tables.extend(self.fold_again().await?);
+        if folded.into_iter().any(|table| self.pins.of(table).is_some()) {
+            tables.extend(self.fold_again(starts.clone()).await?);
         }
-        if let Some(predictions) = self.pins.derived.get(&TableName::Predictions) {
+        if let Some(predictions) = self.pins.of(TableName::Predictions) {
             let (compared, digest) = self.score_again(predictions).await?;
             tables.push((TableName::Predictions, compared, digest));
+        }
+        if let Some(alerts) = self.pins.of(TableName::Alerts) {
+            let (compared, digest) = self.raise_again(alerts, starts).await?;
+            tables.push((TableName::Alerts, compared, digest));
         }
         Ok(SymbolReport { symbol: self.symbol, tables })
     }
 
     /// Folds the symbol's events again and compares features and windows on the way.
-    async fn fold_again(&self) -> Result<Vec<(TableName, Compared, Vec<u8>)>, Error> {
-        let mut fold = SymbolFold::begin(&self.pins.events, &self.pins.late, self.symbol, self.extent.clone()).await?;
+    async fn fold_again(&self, starts: FreshStarts) -> Result<Vec<(TableName, Compared, Vec<u8>)>, Error> {
+        let mut fold = SymbolFold::begin(&self.pins.events, self.symbol, self.extent.clone(), starts).await?;
         let timeline = fold.timeline().clone();
         let mut features = self.comparison::<FeatureRow>(&timeline.starts).await?;
         let mut windows = self.comparison::<WindowRow>(&timeline.starts).await?;
@@ -195,7 +218,7 @@ impl SymbolCheck {
     }
 
     async fn comparison<R: Derived>(&self, starts: &FreshStarts) -> Result<Option<Comparison>, Error> {
-        let Some(stored) = self.pins.derived.get(&R::TABLE) else { return Ok(None) };
+        let Some(stored) = self.pins.of(R::TABLE) else { return Ok(None) };
         Ok(Some(Comparison::begin::<R>(stored, self.symbol, &self.extent, starts).await?))
     }
 
@@ -206,11 +229,7 @@ impl SymbolCheck {
         let mut digest = ScoreDigest::default();
         let mut rows = Box::pin(predictions.predictions_of(self.symbol, &self.extent, &FreshStarts::default()).await?);
         while let Some(batch) = rows.try_next().await? {
-            for prediction in &batch {
-                if let Entry::Vacant(unknown) = loaded.entry(prediction.model_version) {
-                    unknown.insert(self.models.load(prediction.model_version).await?);
-                }
-            }
+            self.models.load_makers(&batch, &mut loaded).await?;
             let models = loaded.clone();
             let (batch, again) = tokio::task::spawn_blocking(move || {
                 let again = score(&batch, &models);
@@ -229,6 +248,39 @@ impl SymbolCheck {
             }
         }
         Ok((compared, digest.finish()))
+    }
+
+    /// Raises alerts again and compares them. Whatever part of the time is asked for, that begins with the symbol's first
+    /// prediction: which alert an event belongs to depends on all alerts before it.
+    async fn raise_again(&self, alerts: &Pinned, starts: FreshStarts) -> Result<(Compared, Vec<u8>), Error> {
+        let mut comparison = Comparison::begin::<AlertRow>(alerts, self.symbol, &self.extent, &starts).await?;
+        let all = Extent { next: self.extent.next, ..Extent::default() };
+        let predictions = &self.pins.derived[&TableName::Predictions];
+        let mut rows = Box::pin(predictions.predictions_of(self.symbol, &all, &starts).await?);
+        let (mut again, mut loaded) = (RaisedAgain::new(starts), HashMap::new());
+        loop {
+            let batch = rows.try_next().await?;
+            let ended = batch.is_none();
+            let mut batch = batch.unwrap_or_default();
+            // What was predicted about events older than the first model has raised nothing.
+            batch.retain(|prediction| !prediction.in_sample);
+            self.models.load_makers(&batch, &mut loaded).await?;
+            let models = loaded.clone();
+            let (later, mut made) = tokio::task::spawn_blocking(move || {
+                let mut made = again.take(batch, &models);
+                if ended {
+                    made.extend(again.rest(&models));
+                }
+                (again, made)
+            })
+            .await?;
+            again = later;
+            made.retain(|(_, row)| self.extent.holds(row.timestamp));
+            comparison.next(&made, |_| true).await?;
+            if ended {
+                return Ok(comparison.end().await?);
+            }
+        }
     }
 }
 
@@ -328,3 +380,6 @@ fn is_control(record: RawRecord<'_>) -> bool {
         Ok(control) => impossible_time(control.timestamp(), record.append_time).is_none(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,10 @@
 //! The table has one row per event of an alert and is never rewritten; an alert is the rows that name it. Its peak is the
 //! row with the lowest score, of equal ones the first.
 
-use std::ops::Range;
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+};
 
 use domain::{
     AlertId, AlertRow, AlertType, FEATURE_NAMES, Offset, Partition, Prediction, Severity, Source, Symbol, Timestamp,
@@ -12,6 +15,7 @@ use futures::StreamExt;
 
 use crate::{
     error::Error,
+    export::instant,
     lake::Lake,
     read::{Columns, Pinned, as_stored},
     schema::TableName,
@@ -114,22 +118,39 @@ impl Lake {
         Ok(alerts)
     }
 
-    /// The predictions of a range of a partition that were made when their events came, in the order of offsets. All are
-    /// in memory.
+    /// Of the predictions of a range of a partition that were made when their events came, the newest of each symbol, so
+    /// many at most, in the order of offsets. However long the range is, memory holds no more of it.
     ///
     /// # Errors
     /// Where the table cannot be read.
-    pub async fn live_predictions(
+    pub async fn newest_live_predictions(
         &self,
         partition: Partition,
         offsets: Range<Offset>,
+        of_each: usize,
     ) -> Result<Vec<Prediction>, Error> {
-        let condition = format!(
-            "WHERE partition = {partition} AND \"offset\" >= {} AND \"offset\" < {} AND NOT in_sample \
-             ORDER BY \"offset\"",
+        let table = self.pin(TableName::Predictions).await?;
+        let sql = format!(
+            "SELECT * FROM predictions WHERE partition = {partition} AND \"offset\" >= {} AND \"offset\" < {} \
+             AND NOT in_sample",
             offsets.start, offsets.end
         );
-        self.pin(TableName::Predictions).await?.predictions_in(&condition).await
+        let mut newest: HashMap<Symbol, BTreeMap<Offset, Prediction>> = HashMap::new();
+        let mut batches = table.query(&sql).await?;
+        while let Some(batch) = batches.next().await {
+            let batch = batch.map_err(|e| table.failed("read")(e.into()))?;
+            let batch = as_stored(&batch, TableName::Predictions).map_err(|e| table.failed("read")(e.into()))?;
+            for prediction in Columns::new(&batch, TableName::Predictions).predictions()? {
+                let of_symbol = newest.entry(prediction.symbol).or_default();
+                of_symbol.insert(prediction.offset, prediction);
+                if of_symbol.len() > of_each {
+                    of_symbol.pop_first();
+                }
+            }
+        }
+        let mut predictions: Vec<Prediction> = newest.into_values().flat_map(BTreeMap::into_values).collect();
+        predictions.sort_unstable_by_key(|prediction| prediction.offset);
+        Ok(predictions)
     }
 }
 
@@ -238,10 +259,6 @@ impl WantedAlerts {
     }
 }
 
-fn instant(time: Timestamp) -> String {
-    format!("arrow_cast({}, 'Timestamp(Microsecond, Some(\"UTC\"))')", time.micros())
-}
-
 /// The rows of an alert; it has none before the one that raised it.
 fn of_alert(alert: AlertId) -> String {
     let AlertId { partition, offset } = alert;
@@ -324,7 +341,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::{PartitionFlush, fixture::lake};
+    use crate::{
+        PartitionFlush,
+        fixture::{lake, prediction},
+    };
 
     fn row(offset: Offset, second: i64, alert: Offset, anomaly_score: f64) -> AlertRow {
         AlertRow {
@@ -446,5 +466,27 @@ mod tests {
         };
         assert_eq!((newest(5).await, newest(8).await, newest(9).await), (vec![], vec![5], vec![8]));
         assert_eq!(lake.newest_alerts(1, 100).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn the_newest_predictions_of_each_symbol_are_those_with_the_greatest_offsets() {
+        let (_folder, lake) = lake().await;
+        let made = |offset: Offset| Prediction {
+            symbol: Symbol::parse(if offset % 5 == 0 { "ETH-USDT" } else { "BTC-USDT" }).unwrap(),
+            // The newest in the log is not the newest in time.
+            timestamp: Timestamp::from_seconds(1_710_000_000 - offset),
+            in_sample: offset == 28,
+            ..prediction(offset)
+        };
+        for (start, next) in [(0, 20), (20, 40)] {
+            let predictions = (start..next).map(made).collect();
+            let flush = PartitionFlush { start, next, predictions, ..PartitionFlush::default() };
+            lake.flush("topic", Arc::new(vec![flush])).await.unwrap();
+        }
+        let newest = async |offsets, of_each| lake.newest_live_predictions(0, offsets, of_each).await.unwrap();
+        let expected: Vec<_> = [15, 20, 25, 26, 27, 29].map(made).to_vec();
+        assert_eq!(newest(3..30, 3).await, expected);
+        assert_eq!(newest(28..29, 3).await, []);
+        assert_eq!(lake.newest_live_predictions(1, 0..40, 3).await.unwrap(), []);
     }
 }

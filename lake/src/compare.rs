@@ -11,7 +11,7 @@ use arrow::{
     error::ArrowError,
     util::display::{ArrayFormatter, FormatOptions},
 };
-use domain::{Cause, FeatureRow, Offset, Partition, Symbol, Timestamp, WindowRow, windows::WINDOW_MICROS};
+use domain::{AlertRow, Cause, FeatureRow, Offset, Partition, Symbol, Timestamp, WindowRow, windows::WINDOW_MICROS};
 use futures::{StreamExt, stream::BoxStream};
 use sha2::{Digest, Sha256};
 
@@ -33,33 +33,31 @@ pub const DIFFERENCES_TOLD: usize = 10;
 /// Columns that are part of the key, or say where a row came from.
 const NOT_VALUES: [&str; 4] = ["partition", "offset", "ingest_time", "source"];
 
-/// A row that can be made again from `events`.
+/// A row that can be made again, from `events` or from what was made of them.
 pub trait Derived: TableRow {
-    /// Which stored rows are made from events, as SQL.
-    const MADE_FROM_EVENTS: &'static str;
+    /// Which stored rows are made again, as SQL.
+    const MADE_AGAIN: &'static str = "TRUE";
 
     /// The place of a row among those of its symbol, from its epoch, its time and its cause. Rows are compared in this
     /// order.
-    fn key(epoch: usize, time: Timestamp, cause: Cause) -> Key;
-
-    /// The epoch of a stored row, from its cause and its time.
-    fn epoch(starts: &FreshStarts, cause: Cause, time: Timestamp) -> usize;
-}
-
-impl Derived for FeatureRow {
-    const MADE_FROM_EVENTS: &'static str = "TRUE";
-
+    #[must_use]
     fn key(epoch: usize, time: Timestamp, cause: Cause) -> Key {
         Key { epoch, time, backfilled: cause.is_backfilled(), offset: cause.offset }
     }
 
+    /// The epoch of a stored row, from its cause and its time.
+    #[must_use]
     fn epoch(starts: &FreshStarts, cause: Cause, time: Timestamp) -> usize {
         starts.epoch(cause, time)
     }
 }
 
+impl Derived for FeatureRow {}
+
+impl Derived for AlertRow {}
+
 impl Derived for WindowRow {
-    const MADE_FROM_EVENTS: &'static str = "source <> 'kline'";
+    const MADE_AGAIN: &'static str = "source <> 'kline'";
 
     fn key(epoch: usize, time: Timestamp, _cause: Cause) -> Key {
         Key { epoch, time, backfilled: false, offset: 0 }
@@ -70,7 +68,7 @@ impl Derived for WindowRow {
     }
 }
 
-/// One way in which stored rows are not what the events give.
+/// One way in which stored rows are not those that were made again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// The table.
@@ -79,7 +77,7 @@ pub struct Difference {
     pub symbol: Symbol,
     /// Event time, or start of a window.
     pub time: Timestamp,
-    /// Offset of the record that caused a feature row.
+    /// Offset of the record that caused the row; 0 of a window.
     pub offset: Offset,
     /// What differs.
     pub what: What,
@@ -88,9 +86,9 @@ pub struct Difference {
 /// What differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// The events give a row that is not stored.
+    /// A row was made again that is not stored.
     Missing,
-    /// A row is stored that the events do not give.
+    /// A row is stored that was not made again.
     Extra,
     /// A value is another one.
     Value {
@@ -98,7 +96,7 @@ pub enum What {
         column: String,
         /// What is stored, empty for null.
         stored: String,
-        /// What the events give, empty for null.
+        /// What was made again, empty for null.
         made_again: String,
     },
 }
@@ -142,7 +140,7 @@ impl Comparison {
         starts: &FreshStarts,
     ) -> Result<Self, Error> {
         let (extent, starts) = (extent.clone(), starts.clone());
-        let order = Order { symbol, extent, condition: R::MADE_FROM_EVENTS, starts, keys: keys::<R> };
+        let order = Order { symbol, extent, condition: R::MADE_AGAIN, starts, keys: keys::<R> };
         Ok(Self {
             table: R::TABLE,
             symbol,

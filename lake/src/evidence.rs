@@ -73,34 +73,14 @@ impl Lake {
 mod tests {
     use std::{ops::RangeInclusive, sync::Arc};
 
-    use domain::Source;
-
     use super::*;
     use crate::{
         PartitionFlush,
-        fixture::{events, flush, lake},
+        fixture::{events, flush, lake, prediction},
     };
 
     fn second(second: i64) -> Timestamp {
         Timestamp::from_seconds(1_710_000_000 + second)
-    }
-
-    fn prediction(offset: Offset) -> Prediction {
-        Prediction {
-            partition: 0,
-            offset,
-            ingest_time: second(offset + 1),
-            timestamp: second(offset),
-            symbol: Symbol::parse("BTC-USDT").unwrap(),
-            features: [4.5, 3.8, 1.5, 0.008, 25.0],
-            anomaly_score: -0.25,
-            is_anomaly: true,
-            model_version: 3,
-            in_sample: false,
-            label_is_anomaly: None,
-            label_anomaly_type: None,
-            source: Source::Binance,
-        }
     }
 
     #[tokio::test]

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use domain::{Event, EventRow, Fold, Heartbeat, Offset, Output, RawRecord, Record, Source, Symbol, Timestamp};
+use domain::{
+    Event, EventRow, Fold, Heartbeat, Offset, Output, Prediction, RawRecord, Record, Source, Symbol, Timestamp,
+};
 
 use crate::{Error, Lake, PartitionFlush, TableName, formats, query::Rows};
 
@@ -67,6 +69,25 @@ pub fn flush_without(next: Offset, without: &[Offset]) -> Arc<Vec<PartitionFlush
     }
     let (replay, start) = (fold.replay(), 0);
     Arc::new(vec![PartitionFlush { partition: 0, start, next, replay, output, ..PartitionFlush::default() }])
+}
+
+/// What was predicted about the event of an offset as it came.
+pub fn prediction(offset: Offset) -> Prediction {
+    Prediction {
+        partition: 0,
+        offset,
+        ingest_time: time(offset + 1),
+        timestamp: time(offset),
+        symbol: Symbol::parse("BTC-USDT").unwrap(),
+        features: [4.5, 3.8, 1.5, 0.008, 25.0],
+        anomaly_score: -0.25,
+        is_anomaly: true,
+        model_version: 3,
+        in_sample: false,
+        label_is_anomaly: None,
+        label_anomaly_type: None,
+        source: Source::Binance,
+    }
 }
 
 /// Every row of a table as text, in the order of offsets.

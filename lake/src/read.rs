@@ -471,7 +471,7 @@ impl<'a> Columns<'a> {
         })
     }
 
-    fn predictions(&self) -> Result<Vec<Prediction>, Error> {
+    pub(crate) fn predictions(&self) -> Result<Vec<Prediction>, Error> {
         (0..self.batch.num_rows()).map(|row| self.prediction(row)).collect()
     }
 

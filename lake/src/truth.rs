@@ -50,6 +50,12 @@ pub struct Extent {
 }
 
 impl Extent {
+    /// Whether an event time lies in the extent.
+    #[must_use]
+    pub fn holds(&self, time: Timestamp) -> bool {
+        self.from.is_none_or(|from| from <= time) && self.to.is_none_or(|to| time < to)
+    }
+
     /// The extent as SQL over a table whose time column is `time`.
     pub(crate) fn condition(&self, symbol: Symbol, time: &str) -> String {
         let bound = |relation: &str, at: Timestamp| format!(" AND {time} {relation} TIMESTAMP '{at}'");

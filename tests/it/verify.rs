@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use lake::TableName;
+use lake::{Lake, TableName};
 
 use crate::harness::{Data, printed};
 
@@ -43,7 +43,7 @@ fn found(data: &Data, arguments: &str, table: &str) -> (bool, u64, String) {
 fn what_the_events_give_is_what_is_stored() {
     let data = with_tables();
     let rows = |table| u64::try_from(data.rows(table, &[]).len()).unwrap();
-    for table in [TableName::Features, TableName::Windows, TableName::Predictions] {
+    for table in [TableName::Features, TableName::Windows, TableName::Predictions, TableName::Alerts] {
         let (equal, compared, _) = found(&data, "--log", table.as_str());
         assert_eq!((equal, compared), (true, rows(table)), "{}", table.as_str());
     }
@@ -92,10 +92,44 @@ fn rows_that_are_not_there_are_found_and_end_with_exit_code_one() {
     assert!(found(&data, "", "features").0);
 }
 
+/// Makes the share of the leading feature of one alert's event smaller, by its last bit.
+fn change_an_alert(data: &Data) {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let lake = Lake::open(&data.path().join("data/lake")).await.unwrap();
+        let alerts = lake.pin(TableName::Alerts).await.unwrap();
+        let mut row = alerts.alert_rows("TRUE ORDER BY symbol, timestamp LIMIT 1").await.unwrap().remove(0);
+        let range = row.timestamp..row.timestamp.plus_micros(1);
+        row.share = row.share.next_down();
+        let mut replacement = lake.replacement(TableName::Alerts, row.symbol, range).await.unwrap();
+        replacement.add(&[&row]).await.unwrap();
+        lake.replace(replacement, "changed").await.unwrap();
+    });
+}
+
+#[test]
+fn an_alert_that_the_predictions_do_not_raise_is_found() {
+    let data = Data::new();
+    let market =
+        |events: u32| format!("ingest simulated --events {events} --seed 3 --start 2024-03-09T16:00:00Z --speed 0");
+    data.run(&market(900));
+    data.run("stream --once");
+    data.run("train --trees 10");
+    data.run(&market(3_600));
+    data.run("stream --once");
+    let (equal, compared, digest) = found(&data, "", "alerts");
+    assert!(equal && compared > 0, "{compared}");
+    change_an_alert(&data);
+    assert_eq!(found(&data, "", "alerts"), (false, compared, digest));
+    let output = data.sentinel("verify --table alerts").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{}", printed(&output));
+    assert!(said.contains("DIFFERS") && said.contains("share: stored "), "{said}");
+}
+
 #[test]
 fn a_table_that_cannot_be_made_again_is_refused() {
     let data = Data::new();
     let output = data.sentinel("verify --table events").output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", printed(&output));
-    assert!(printed(&output).contains("features, windows, predictions can"), "{}", printed(&output));
+    assert!(printed(&output).contains("features, windows, predictions, alerts can"), "{}", printed(&output));
 }

@@ -2,32 +2,15 @@
 
 use std::sync::Arc;
 
-use domain::{AlertRow, Event, Fold, Offset, Output, RawRecord, Record, Severity, Source, Timestamp};
+use domain::{AlertRow, Fold, Offset, Output, RawRecord, Record, Severity, Timestamp};
 use lake::PartitionFlush;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::harness::{NOW, Running, alert, json_of, live, question, symbol, trained};
+use crate::harness::{NOW, Running, alert, event, json_of, live, question, trained};
 
 const EVENTS: Offset = 40;
-
-fn event(offset: Offset) -> Event {
-    Event {
-        timestamp: Timestamp::from_seconds(NOW + offset),
-        symbol: symbol("BTC-USDT"),
-        price: 100.5,
-        volume: 1.5,
-        log_return: None,
-        is_anomaly: None,
-        anomaly_type: None,
-        trade_id: Some(offset),
-        side: None,
-        ingest_id: None,
-        source: Source::Simulated,
-        extra: None,
-    }
-}
 
 /// A service over a lake with the alert 0:10 of two events, 0:20 of another market and 0:30, and with predictions about
 /// events of BTC-USDT.
@@ -41,7 +24,7 @@ async fn filled(service: Running) -> Running {
         let append_time = Timestamp::from_seconds(NOW + offset + 1);
         fold.apply(
             RawRecord { offset, append_time, key: b"", value: b"" },
-            Ok(Record::Event(event(offset))),
+            Ok(Record::Event(event("BTC-USDT", offset))),
             &mut output,
         );
     }

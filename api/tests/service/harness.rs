@@ -336,6 +336,24 @@ pub fn trained(version: i64) -> ActiveModel {
     ActiveModel { version, name: "sentinel".to_owned(), created, artifact_bytes: 422_400, model }
 }
 
+/// What happened to a market as many seconds after [`NOW`] as its record's offset says.
+pub fn event(market: &str, offset: Offset) -> Event {
+    Event {
+        timestamp: Timestamp::from_seconds(NOW + offset),
+        symbol: symbol(market),
+        price: 100.5,
+        volume: 1.5,
+        log_return: None,
+        is_anomaly: None,
+        anomaly_type: None,
+        trade_id: Some(offset),
+        side: None,
+        ingest_id: None,
+        source: Source::Simulated,
+        extra: None,
+    }
+}
+
 /// The symbol of this text.
 pub fn symbol(text: &str) -> Symbol {
     Symbol::parse(text).unwrap()

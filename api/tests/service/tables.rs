@@ -7,34 +7,16 @@ use arrow::{
     datatypes::Int64Type,
     ipc::reader::StreamReader,
 };
-use domain::{Event, Fold, Offset, Output, RawRecord, Record, Source, Timestamp};
+use domain::{Fold, Offset, Output, RawRecord, Record, Timestamp};
 use lake::{Lake, PartitionFlush, TableName};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use reqwest::{Method, Response, StatusCode};
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use crate::harness::{NOW, Running, json_of, symbol};
+use crate::harness::{NOW, Running, event, json_of};
 
 const MARKETS: [&str; 2] = ["BTC-USDT", "ETH-USDT"];
-
-fn event(offset: Offset) -> Event {
-    let market = if offset % 2 == 0 { MARKETS[0] } else { MARKETS[1] };
-    Event {
-        timestamp: Timestamp::from_seconds(NOW + offset),
-        symbol: symbol(market),
-        price: 100.5,
-        volume: 1.5,
-        log_return: None,
-        is_anomaly: None,
-        anomaly_type: None,
-        trade_id: Some(offset),
-        side: None,
-        ingest_id: None,
-        source: Source::Simulated,
-        extra: None,
-    }
-}
 
 /// Commits the rows of offsets `start` to `next`, which were appended a second after their event.
 async fn commit(lake: &Lake, start: Offset, next: Offset) {
@@ -43,9 +25,10 @@ async fn commit(lake: &Lake, start: Offset, next: Offset) {
         if offset == start {
             output = Output::default();
         }
+        let market = if offset % 2 == 0 { MARKETS[0] } else { MARKETS[1] };
         let append_time = Timestamp::from_seconds(NOW + offset + 1);
         let raw = RawRecord { offset, append_time, key: b"", value: b"" };
-        fold.apply(raw, Ok(Record::Event(event(offset))), &mut output);
+        fold.apply(raw, Ok(Record::Event(event(market, offset))), &mut output);
     }
     let replay = fold.replay();
     let flush = PartitionFlush { partition: 0, start, next, replay, output, ..PartitionFlush::default() };

@@ -16,19 +16,17 @@ use streams::ReadItem;
 use tracing::warn;
 
 use super::{
-    StreamParts,
-    alerts::Alerts,
-    announce,
+    StreamParts, announce,
     scorer::Scorer,
     silent::{fold_batch, fold_silently, recall},
 };
-use crate::{active::ActiveModel, error::Error};
+use crate::{active::ActiveModel, alerting::Alerting, error::Error};
 
 /// A partition's part of the job.
 pub(super) struct Lane {
     fold: Fold,
     scorer: Scorer,
-    alerts: Alerts,
+    alerting: Alerting,
     pending: PartitionFlush,
     pending_bytes: usize,
     /// Predictions below this offset, and their alerts, were told to the feed by an earlier run.
@@ -61,8 +59,8 @@ impl Lane {
         let fold = rebuild(parts, partition, replay, next).await?;
         let scorer = Scorer::restore(&parts.registry, &parts.models, topic, partition, next).await?;
         let scored = parts.lake.transaction(TableName::Predictions, &next_id(topic, partition)).await?;
-        let alerts = Alerts::recall(&parts.lake, &parts.models, partition, progress).await?;
-        Ok(Self::at(fold, scorer, alerts, progress, scored.unwrap_or(0)))
+        let alerting = Alerting::recall(&parts.lake, &parts.models, partition, progress).await?;
+        Ok(Self::at(fold, scorer, alerting, progress, scored.unwrap_or(0)))
     }
 
     /// A lane that folds again what has been committed from `from` on, and tells the feed nothing.
@@ -75,18 +73,18 @@ impl Lane {
         let topic = parts.log.topic_id();
         let fold = rebuild(parts, partition, replay, next).await?;
         let scorer = Scorer::restore(&parts.registry, &parts.models, topic, partition, next).await?;
-        let alerts = Alerts::recall(&parts.lake, &parts.models, partition, from).await?;
-        Ok(Self::at(fold, scorer, alerts, from, Offset::MAX))
+        let alerting = Alerting::recall(&parts.lake, &parts.models, partition, from).await?;
+        Ok(Self::at(fold, scorer, alerting, from, Offset::MAX))
     }
 
-    fn at(fold: Fold, scorer: Scorer, alerts: Alerts, progress: Progress, first_unpublished: Offset) -> Self {
+    fn at(fold: Fold, scorer: Scorer, alerting: Alerting, progress: Progress, first_unpublished: Offset) -> Self {
         let Progress { next, replay } = progress;
         let pending =
             PartitionFlush { partition: fold.partition(), start: next, next, replay, ..PartitionFlush::default() };
         Self {
             fold,
             scorer,
-            alerts,
+            alerting,
             pending,
             pending_bytes: 0,
             first_unpublished,
@@ -147,9 +145,9 @@ impl Lane {
 
     /// Scores the feature rows from a place on, and finds the alerts among them.
     fn score(&mut self, from: usize) {
-        let Self { scorer, alerts, pending, .. } = self;
+        let Self { scorer, alerting, pending, .. } = self;
         scorer.score(&pending.output.features[from..], &mut pending.predictions, |model, said| {
-            alerts.take(model, said, &mut pending.alerts);
+            pending.alerts.extend(said.iter().filter_map(|prediction| alerting.take(model, prediction)));
         });
     }
 
@@ -190,7 +188,7 @@ impl Lane {
         self.pending_bytes = 0;
         self.published = 0;
         self.published_alerts = 0;
-        self.alerts.forget_before(replay);
+        self.alerting.forget_before(replay);
         let fresh = PartitionFlush { partition, start: next, next, replay, ..PartitionFlush::default() };
         let full = std::mem::replace(&mut self.pending, fresh);
         Some(PartitionFlush { next, replay, ..full })
