@@ -7,7 +7,7 @@ use domain::{Clock, Probe};
 use jobs::{
     active::ActiveModel,
     control::{MODELS, REGISTRY},
-    feed::{Feed, Tally},
+    feed::{Feed, FeedItem, Tally},
     first_model::FirstModelState,
     ingest::{IngestParts, IngestState},
     library::Models,
@@ -104,10 +104,12 @@ impl App {
         let predictions = self.lake.pin(TableName::Predictions).await?;
         let totals = predictions.prediction_totals().await?;
         let newest = predictions.newest_predictions(RESTORED_PREDICTIONS).await?;
+        let trades = self.lake.trades_of(&newest).await?;
+        let newest = newest.iter().zip(trades).map(|(prediction, trade)| FeedItem::live(prediction, trade));
         let counters = totals
             .into_iter()
             .map(|(symbol, count, anomalies, score_sum)| (symbol, Tally { count, anomalies, score_sum }));
-        self.feed.restore(counters, &newest);
+        self.feed.restore(counters, newest);
         Ok(predictions.version())
     }
 

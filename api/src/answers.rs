@@ -206,6 +206,12 @@ pub struct ShownPrediction {
     pub model_version: i64,
     /// Who asked.
     pub origin: Origin,
+    /// Price of the event that a live prediction is about, in quote units; null where it is not known, and of a manual one.
+    #[oai(nullable)]
+    pub price: Option<f64>,
+    /// Volume of that event, in base units; null where the price is.
+    #[oai(nullable)]
+    pub volume: Option<f64>,
     /// `true` where the market is made up; otherwise left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub simulated: Option<bool>,
@@ -240,6 +246,8 @@ impl From<&FeedItem> for ShownPrediction {
                 feed::Origin::Live => Origin::Live,
                 feed::Origin::Manual => Origin::Manual,
             },
+            price: item.trade.map(|trade| trade.price),
+            volume: item.trade.map(|trade| trade.volume),
             simulated: item.is_simulated.then_some(true),
         }
     }
@@ -259,6 +267,8 @@ impl Example for ShownPrediction {
             timestamp: "2026-11-22T08:00:00+00:00".to_owned(),
             model_version: 1,
             origin: Origin::Live,
+            price: Some(43_150.5),
+            volume: Some(12.534_21),
             simulated: Some(true),
         }
     }

@@ -347,7 +347,7 @@ impl ApiResponse for Opened {
 #[cfg(test)]
 mod tests {
     use domain::{AlertId, AlertRow, AlertType, FEATURE_NAMES, Severity, Source};
-    use jobs::feed::{FeedItem, Origin};
+    use jobs::feed::{FeedItem, Origin, Trade};
 
     use super::*;
 
@@ -384,6 +384,7 @@ mod tests {
                     origin: Origin::Live,
                     position: Some((2, offset)),
                     is_simulated: false,
+                    trade: Some(Trade { price: 100.5, volume: 1.5 }),
                 })));
             }
         }
@@ -441,7 +442,7 @@ mod tests {
             "id: abc-1\nevent: prediction\ndata: {\"id\":\"2:17\",\"symbol\":\"BTC-USDT\",\"z_score_price\":0.5,\
              \"z_score_log_return\":0.5,\"z_score_volume\":0.5,\"rolling_price_std\":0.5,\"rolling_volume_std\":0.5,\
              \"anomaly_score\":0.25,\"is_anomaly\":false,\"timestamp\":\"2024-03-09T16:00:00+00:00\",\
-             \"model_version\":1,\"origin\":\"live\"}\n\n"
+             \"model_version\":1,\"origin\":\"live\",\"price\":100.5,\"volume\":1.5}\n\n"
         );
         stage.publish(What::Run(Bytes::from_static(b"{}")));
         assert_eq!(next(&mut reader).await, "id: abc-2\nevent: run\ndata: {}\n\n");
@@ -451,7 +452,8 @@ mod tests {
             "id: abc-3\nevent: alert\ndata: {\"id\":\"2:19\",\"alert_id\":\"2:17\",\"is_raising\":false,\
              \"symbol\":\"BTC-USDT\",\"timestamp\":\"2024-03-09T16:00:01+00:00\",\
              \"raised_at\":\"2024-03-09T16:00:00+00:00\",\"alert_type\":\"PRICE_SPIKE\",\"severity\":\"critical\",\
-             \"anomaly_score\":-0.25,\"model_version\":1,\"leading_feature\":\"z_score_price\",\"share\":0.5}\n\n"
+             \"anomaly_score\":-0.25,\"model_version\":1,\"leading_feature\":\"z_score_price\",\"share\":0.5,\
+             \"source\":\"simulated\"}\n\n"
         );
     }
 

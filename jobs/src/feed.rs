@@ -2,9 +2,9 @@
 //!
 //! Live predictions come from the stream job, manual ones from `POST /predict` and `/predict/batch`; both are merged by
 //! arrival. Live ones are on disk as well and are restored at start, manual ones end with the process. Memory is
-//! bounded by the limits below. Nothing here reads a clock or computes under its lock: a push is a copy, statistics
-//! work on a copy. Who follows the live ones shares them with the feed and asks for them when it likes: a push waits
-//! for nobody.
+//! bounded by the limits below. Nothing here reads a clock or computes under its lock: a push hands over what is made,
+//! statistics work on a copy. Who follows the live ones shares them with the feed and asks for them when it likes: a push
+//! waits for nobody.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,6 +14,9 @@ use std::{
 use domain::{AlertRow, FEATURE_NAMES, FeatureVector, Kind, Offset, Partition, Prediction, Symbol, Timestamp};
 use models::Verdict;
 use tokio::sync::{broadcast, watch};
+
+/// What the lake calls it; the service knows it by this module.
+pub use lake::evidence::Trade;
 
 /// Live predictions kept.
 pub const LIVE_KEPT: usize = 10_000;
@@ -76,10 +79,14 @@ pub struct FeedItem {
     pub position: Option<(Partition, Offset)>,
     /// Whether a live prediction is about a made-up market.
     pub is_simulated: bool,
+    /// What was traded in the event that a live prediction is about, where that is known; a manual one has none.
+    pub trade: Option<Trade>,
 }
 
-impl From<&Prediction> for FeedItem {
-    fn from(prediction: &Prediction) -> Self {
+impl FeedItem {
+    /// What the stream job or the tables tell, with what was traded in the event.
+    #[must_use]
+    pub fn live(prediction: &Prediction, trade: Option<Trade>) -> Self {
         Self {
             symbol: prediction.symbol,
             timestamp: prediction.timestamp,
@@ -90,6 +97,7 @@ impl From<&Prediction> for FeedItem {
             origin: Origin::Live,
             position: Some((prediction.partition, prediction.offset)),
             is_simulated: prediction.source.kind() == Kind::Simulated,
+            trade,
         }
     }
 }
@@ -259,24 +267,30 @@ impl Feed {
     /// Takes over what the lake holds: counters over every stored prediction, and the newest of them, oldest first
     /// (at most [`LIVE_KEPT`] are used). The newest are part of the counters and are not counted again. To be called
     /// before anybody follows.
-    pub fn restore(&self, counters: impl IntoIterator<Item = (Symbol, Tally)>, newest: &[Prediction]) {
+    pub fn restore(
+        &self,
+        counters: impl IntoIterator<Item = (Symbol, Tally)>,
+        newest: impl IntoIterator<Item = FeedItem, IntoIter: ExactSizeIterator>,
+    ) {
         let counters: Vec<_> = counters.into_iter().collect();
+        let newest = newest.into_iter();
+        let surplus = newest.len().saturating_sub(LIVE_KEPT);
+        let kept = newest.skip(surplus).map(Arc::new).collect();
         let mut state = self.lock();
         state.count(counters.iter().map(|(symbol, tally)| (*symbol, tally)));
-        state.append_live(newest);
+        state.append_live(surplus, kept);
     }
 
     /// Appends what the stream job predicted, in its order.
-    pub fn push_live(&self, predictions: &[Prediction]) {
-        let mut batch = BTreeMap::<Symbol, Tally>::new();
-        for prediction in predictions {
-            batch.entry(prediction.symbol).or_default().count(prediction.anomaly_score, prediction.is_anomaly);
-        }
+    pub fn push_live(&self, items: impl IntoIterator<Item = FeedItem, IntoIter: ExactSizeIterator>) {
+        let items = items.into_iter();
+        let surplus = items.len().saturating_sub(LIVE_KEPT);
+        let (batch, kept) = counted(items, surplus);
         let mut state = self.lock();
         state.count(batch.iter().map(|(symbol, tally)| (*symbol, tally)));
-        state.append_live(predictions);
+        state.append_live(surplus, kept);
         drop(state);
-        if !predictions.is_empty() {
+        if !batch.is_empty() {
             self.came.send_replace(());
         }
     }
@@ -315,17 +329,13 @@ impl Feed {
 
     /// Takes in predictions about the past, in any order of calls: they are counted, and shown by their event time
     /// before all that arrived live, as far as there is room.
-    pub fn push_older(&self, predictions: &[Prediction]) {
-        let mut batch = BTreeMap::<Symbol, Tally>::new();
-        for prediction in predictions {
-            batch.entry(prediction.symbol).or_default().count(prediction.anomaly_score, prediction.is_anomaly);
-        }
-        let mut newest: Vec<_> = predictions.iter().collect();
-        newest.sort_by_key(|prediction| prediction.timestamp);
+    pub fn push_older(&self, items: impl IntoIterator<Item = FeedItem>) {
+        let (batch, mut newest) = counted(items, 0);
+        newest.sort_by_key(|item| item.timestamp);
         newest.drain(..newest.len().saturating_sub(LIVE_KEPT));
         let mut state = self.lock();
         state.count(batch.iter().map(|(symbol, tally)| (*symbol, tally)));
-        state.merge_history(&newest);
+        state.merge_history(newest);
     }
 
     /// Appends the answer to one request that came at `now`.
@@ -348,6 +358,7 @@ impl Feed {
             origin: Origin::Manual,
             position: None,
             is_simulated: false,
+            trade: None,
         };
         let mut tally = Tally::default();
         tally.count(anomaly_score, is_anomaly);
@@ -390,6 +401,7 @@ impl Feed {
                 origin: Origin::Manual,
                 position: None,
                 is_simulated: false,
+                trade: None,
             })
             .collect();
         let mut state = self.lock();
@@ -447,15 +459,15 @@ impl State {
         }
     }
 
-    fn append_live(&mut self, predictions: &[Prediction]) {
-        let kept = &predictions[predictions.len().saturating_sub(LIVE_KEPT)..];
-        let surplus = (self.live.len() + kept.len()).saturating_sub(LIVE_KEPT);
-        self.live.drain(..surplus);
-        for prediction in kept {
+    /// Appends what is kept of a batch, and counts the surplus that came before it.
+    fn append_live(&mut self, surplus: usize, kept: Vec<Arc<FeedItem>>) {
+        self.appended += (surplus + kept.len()) as u64;
+        let oldest = (self.live.len() + kept.len()).saturating_sub(LIVE_KEPT);
+        self.live.drain(..oldest);
+        for item in kept {
             self.arrivals += 1;
-            self.live.push_back(Arrived { number: self.arrivals, item: Arc::new(prediction.into()) });
+            self.live.push_back(Arrived { number: self.arrivals, item });
         }
-        self.appended += predictions.len() as u64;
         assert!(self.live.len() <= LIVE_KEPT, "the surplus was drained");
     }
 
@@ -469,10 +481,10 @@ impl State {
     }
 
     /// Puts the past in front of what arrived live, ordered by event time; the oldest go where there is no room.
-    fn merge_history(&mut self, predictions: &[&Prediction]) {
+    fn merge_history(&mut self, items: Vec<Arc<FeedItem>>) {
         let known = self.live.partition_point(|arrived| arrived.number == HISTORY);
         let mut history: Vec<Arc<FeedItem>> = self.live.drain(..known).map(|arrived| arrived.item).collect();
-        history.extend(predictions.iter().map(|prediction| Arc::new(FeedItem::from(*prediction))));
+        history.extend(items);
         history.sort_by_key(|item| item.timestamp);
         let room = LIVE_KEPT - self.live.len();
         for item in history.into_iter().rev().take(room) {
@@ -509,6 +521,20 @@ impl State {
         })
         .map(|arrived| &*arrived.item)
     }
+}
+
+/// A batch, counted by symbol, and what comes after its first `surplus` items, to be kept.
+fn counted(items: impl IntoIterator<Item = FeedItem>, surplus: usize) -> (BTreeMap<Symbol, Tally>, Vec<Arc<FeedItem>>) {
+    let items = items.into_iter();
+    let mut batch = BTreeMap::<Symbol, Tally>::new();
+    let mut kept = Vec::with_capacity(items.size_hint().0.saturating_sub(surplus));
+    for (place, item) in items.enumerate() {
+        batch.entry(item.symbol).or_default().count(item.anomaly_score, item.is_anomaly);
+        if place >= surplus {
+            kept.push(Arc::new(item));
+        }
+    }
+    (batch, kept)
 }
 
 fn percentiles(ascending: &[f64]) -> Percentiles {
@@ -559,27 +585,26 @@ mod tests {
 
     use super::*;
 
+    const TRADE: Trade = Trade { price: 100.5, volume: 1.5 };
+
     fn symbol(text: &str) -> Symbol {
         Symbol::parse(text).unwrap()
     }
 
     /// The `offset`-th live prediction; its score tells the offset.
-    fn live(offset: i64, market: &str) -> Prediction {
+    fn live(offset: i64, market: &str) -> FeedItem {
         let score = f64::from(i32::try_from(offset).unwrap());
-        Prediction {
-            partition: 0,
-            offset,
-            ingest_time: Timestamp::from_seconds(offset),
-            timestamp: Timestamp::from_seconds(offset),
+        FeedItem {
             symbol: symbol(market),
+            timestamp: Timestamp::from_seconds(offset),
             features: [score, 0.0, 0.0, 0.0, 1.0],
             anomaly_score: score,
             is_anomaly: false,
             model_version: 1,
-            in_sample: false,
-            label_is_anomaly: None,
-            label_anomaly_type: None,
-            source: Source::Simulated,
+            origin: Origin::Live,
+            position: Some((0, offset)),
+            is_simulated: true,
+            trade: Some(TRADE),
         }
     }
 
@@ -593,6 +618,36 @@ mod tests {
     }
 
     #[test]
+    fn a_live_prediction_is_shown_with_what_was_traded_and_a_manual_one_without() {
+        let prediction = |source| Prediction {
+            partition: 0,
+            offset: 7,
+            ingest_time: Timestamp::from_seconds(8),
+            timestamp: Timestamp::from_seconds(7),
+            symbol: symbol("BTC-USDT"),
+            features: [7.0, 0.0, 0.0, 0.0, 1.0],
+            anomaly_score: 7.0,
+            is_anomaly: false,
+            model_version: 1,
+            in_sample: false,
+            label_is_anomaly: None,
+            label_anomaly_type: None,
+            source,
+        };
+        let made_up = live(7, "BTC-USDT");
+        assert_eq!(FeedItem::live(&prediction(Source::Simulated), Some(TRADE)), made_up);
+        let real = FeedItem { is_simulated: false, trade: None, ..made_up };
+        assert_eq!(FeedItem::live(&prediction(Source::Binance), None), real);
+        let feed = Feed::new();
+        feed.push_live([live(1, "BTC-USDT")]);
+        push_manual(&feed, "BTC-USDT", 2.0);
+        let verdict = Verdict { anomaly_score: 3.0, is_anomaly: false };
+        feed.push_manual_batch(&[symbol("BTC-USDT")], &[[0.0; 5]], &[verdict], 1, Timestamp::from_seconds(0));
+        let trades: Vec<_> = feed.latest(9, None).iter().map(|item| item.trade).collect();
+        assert_eq!(trades, [Some(TRADE), None, None]);
+    }
+
+    #[test]
     fn an_empty_feed_tells_zeros_and_nothing_else() {
         let feed = Feed::new();
         assert_eq!(feed.latest(100, None), []);
@@ -603,9 +658,9 @@ mod tests {
     #[test]
     fn the_newest_come_oldest_first_and_merged_by_arrival() {
         let feed = Feed::new();
-        feed.push_live(&[live(1, "BTC-USDT"), live(2, "ETH-USDT")]);
+        feed.push_live([live(1, "BTC-USDT"), live(2, "ETH-USDT")]);
         push_manual(&feed, "BTC-USDT", 3.0);
-        feed.push_live(&[live(4, "BTC-USDT")]);
+        feed.push_live([live(4, "BTC-USDT")]);
         push_manual(&feed, "ETH-USDT", 5.0);
         assert_eq!(scores(&feed.latest(100, None)), [1.0, 2.0, 3.0, 4.0, 5.0]);
         assert_eq!(scores(&feed.latest(2, None)), [4.0, 5.0]);
@@ -617,22 +672,22 @@ mod tests {
     #[tokio::test]
     async fn a_follower_sees_every_live_prediction_once_and_is_told_how_many_it_lost() {
         let feed = Arc::new(Feed::new());
-        feed.restore([], &[live(1, "BTC-USDT")]);
-        feed.push_live(&[live(2, "BTC-USDT")]);
+        feed.restore([], [live(1, "BTC-USDT")]);
+        feed.push_live([live(2, "BTC-USDT")]);
         let mut follower = feed.follow();
-        feed.push_live(&[live(3, "BTC-USDT"), live(4, "ETH-USDT")]);
+        feed.push_live([live(3, "BTC-USDT"), live(4, "ETH-USDT")]);
         push_manual(&feed, "BTC-USDT", 5.0);
-        feed.push_older(&[live(6, "BTC-USDT")]);
-        feed.push_live(&[live(7, "BTC-USDT")]);
+        feed.push_older([live(6, "BTC-USDT")]);
+        feed.push_live([live(7, "BTC-USDT")]);
         let offsets =
             |news: &News| news.items.iter().map(|item| item.position.unwrap_or_default().1).collect::<Vec<_>>();
         let news = follower.news().await;
         assert_eq!((offsets(&news), news.lost), (vec![3, 4, 7], 0));
         let batch: Vec<_> = (10..25_010).map(|offset| live(offset, "BTC-USDT")).collect();
-        feed.push_live(&batch);
+        feed.push_live(batch);
         let news = follower.news().await;
         assert_eq!((news.items.len(), offsets(&news)[0], news.lost), (LIVE_KEPT, 15_010, 15_000));
-        let pushed = tokio::spawn(async move { feed.push_live(&[live(30_000, "BTC-USDT")]) });
+        let pushed = tokio::spawn(async move { feed.push_live([live(30_000, "BTC-USDT")]) });
         assert_eq!(offsets(&follower.news().await), [30_000]);
         pushed.await.unwrap();
     }
@@ -640,7 +695,7 @@ mod tests {
     #[test]
     fn many_manual_predictions_push_out_no_live_one() {
         let feed = Feed::new();
-        feed.push_live(&[live(1, "BTC-USDT")]);
+        feed.push_live([live(1, "BTC-USDT")]);
         for number in 0..2_000_i32 {
             push_manual(&feed, "ETH-USDT", f64::from(number));
         }
@@ -653,9 +708,9 @@ mod tests {
     #[test]
     fn a_batch_greater_than_what_is_kept_is_counted_whole() {
         let feed = Feed::new();
-        feed.push_live(&[live(0, "BTC-USDT")]);
+        feed.push_live([live(0, "BTC-USDT")]);
         let batch: Vec<_> = (1..=25_000).map(|offset| live(offset, "BTC-USDT")).collect();
-        feed.push_live(&batch);
+        feed.push_live(batch);
         let kept = scores(&feed.latest(usize::MAX, None));
         assert_eq!((kept.len(), kept[0], kept[LIVE_KEPT - 1]), (LIVE_KEPT, 15_001.0, 25_000.0));
         assert_eq!(feed.statistics().total.count, 25_001);
@@ -692,10 +747,10 @@ mod tests {
     fn restored_counters_go_on_and_restored_predictions_are_not_counted_twice() {
         let feed = Feed::new();
         let stored = Tally { count: 70, anomalies: 1, score_sum: 7.0 };
-        feed.restore([(symbol("BTC-USDT"), stored)], &[live(1, "BTC-USDT"), live(2, "BTC-USDT")]);
+        feed.restore([(symbol("BTC-USDT"), stored)], [live(1, "BTC-USDT"), live(2, "BTC-USDT")]);
         assert_eq!(feed.statistics().total, stored);
         assert_eq!(scores(&feed.latest(10, None)), [1.0, 2.0]);
-        feed.push_live(&[live(3, "BTC-USDT")]);
+        feed.push_live([live(3, "BTC-USDT")]);
         push_manual(&feed, "ETH-USDT", -1.0);
         let statistics = feed.statistics();
         assert_eq!(statistics.total, Tally { count: 72, anomalies: 2, score_sum: 9.0 });
@@ -711,13 +766,13 @@ mod tests {
     #[test]
     fn the_past_comes_before_what_is_live_in_order_of_its_event_time() {
         let feed = Feed::new();
-        feed.push_live(&[live(90_000, "BTC-USDT")]);
+        feed.push_live([live(90_000, "BTC-USDT")]);
         push_manual(&feed, "BTC-USDT", 95_000.0);
         let older = |offsets: std::ops::Range<i64>| offsets.map(|offset| live(offset, "ETH-USDT")).collect::<Vec<_>>();
-        feed.push_older(&older(0..30_000));
-        feed.push_older(&older(40_000..44_000));
-        feed.push_older(&older(30_000..40_000));
-        feed.push_live(&[live(91_000, "BTC-USDT")]);
+        feed.push_older(older(0..30_000));
+        feed.push_older(older(40_000..44_000));
+        feed.push_older(older(30_000..40_000));
+        feed.push_live([live(91_000, "BTC-USDT")]);
         let kept = scores(&feed.latest(usize::MAX, None));
         assert!(kept.is_sorted_by(|a, b| a < b || (*a, *b) == (95_000.0, 91_000.0)));
         assert_eq!((kept.len(), kept[0], kept[LIVE_KEPT]), (LIVE_KEPT + 1, 34_002.0, 91_000.0));
@@ -729,7 +784,7 @@ mod tests {
     #[test]
     fn percentiles_and_feature_statistics_are_those_of_numpy() {
         let feed = Feed::new();
-        feed.push_live(&[10, 0, 3, 1, 2].map(|offset| live(offset, "BTC-USDT")));
+        feed.push_live([10, 0, 3, 1, 2].map(|offset| live(offset, "BTC-USDT")));
         let statistics = feed.statistics();
         let found = statistics.score_percentiles.unwrap();
         for (found, expected) in
@@ -771,12 +826,12 @@ mod tests {
     fn percentiles_look_at_the_newest_ten_thousand_only() {
         let feed = Feed::new();
         let old: Vec<_> = (0..100).map(|_| live(1_000_000, "BTC-USDT")).collect();
-        feed.push_live(&old);
+        feed.push_live(old);
         for number in 0..300_i32 {
             push_manual(&feed, "BTC-USDT", f64::from(number));
         }
         let new: Vec<_> = (0..9_700).map(|_| live(5, "BTC-USDT")).collect();
-        feed.push_live(&new);
+        feed.push_live(new);
         let statistics = feed.statistics();
         assert_eq!(statistics.feature_stats.unwrap()[0].max, 299.0);
         assert_eq!(statistics.total.count, 10_100);
@@ -788,7 +843,7 @@ mod tests {
         for number in 0..MANUAL_SYMBOLS + 50 {
             push_manual(&feed, &format!("X{number}-USDT"), 0.0);
         }
-        feed.push_live(&[live(1, "BTC-USDT")]);
+        feed.push_live([live(1, "BTC-USDT")]);
         let statistics = feed.statistics();
         assert_eq!(statistics.per_symbol.len(), MANUAL_SYMBOLS + 1);
         assert_eq!(statistics.total.count, u64::try_from(MANUAL_SYMBOLS).unwrap() + 51);

@@ -1,5 +1,5 @@
 //! Keeps the feed current where another process makes the predictions: what each new commit of their tables added is
-//! taken in, once.
+//! taken in, once, with what was traded in the events that it is about.
 
 use std::time::Duration;
 
@@ -8,17 +8,30 @@ use lake::{Error, Lake, TableName};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::feed::Feed;
+use crate::feed::{Feed, FeedItem, Trade};
 
 /// How often a table is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// Looks that predictions are put off for, at most, because the features that they are about are not committed yet. The
+/// tables of a flush are committed side by side: one look is enough, unless the other process has ended meanwhile.
+const PUT_OFF: u32 = 10;
+
+/// How far predictions are taken in.
+struct TakenIn {
+    /// The version of their table.
+    version: u64,
+    /// How often the next one was put off.
+    put_off: u32,
+}
+
 /// Takes in the commits after version `known` of `predictions` until it is cancelled. What cannot be read is tried
 /// again.
-pub async fn follow_predictions(lake: &Lake, feed: &Feed, mut known: u64, cancel: &CancellationToken) {
+pub async fn follow_predictions(lake: &Lake, feed: &Feed, known: u64, cancel: &CancellationToken) {
+    let mut taken = TakenIn { version: known, put_off: 0 };
     while is_time(cancel).await {
-        if let Err(error) = take_in_predictions(lake, feed, &mut known).await {
-            warn!(%error, version = known, "new predictions cannot be read; the feed is tried again");
+        if let Err(error) = take_in_predictions(lake, feed, &mut taken).await {
+            warn!(%error, version = taken.version, "new predictions cannot be read; the feed is tried again");
         }
     }
 }
@@ -38,14 +51,21 @@ async fn is_time(cancel: &CancellationToken) -> bool {
     tokio::select! { () = tokio::time::sleep(LOOK) => true, () = cancel.cancelled() => false }
 }
 
-async fn take_in_predictions(lake: &Lake, feed: &Feed, known: &mut u64) -> Result<(), Error> {
+async fn take_in_predictions(lake: &Lake, feed: &Feed, taken: &mut TakenIn) -> Result<(), Error> {
     let newest = lake.state(TableName::Predictions).await?.version;
-    while *known < newest {
-        let added = lake.pin_added(TableName::Predictions, *known + 1).await?.predictions().await?;
-        let (older, live): (Vec<Prediction>, _) = added.into_iter().partition(|prediction| prediction.in_sample);
-        feed.push_older(&older);
-        feed.push_live(&live);
-        *known += 1;
+    while taken.version < newest {
+        let added = lake.pin_added(TableName::Predictions, taken.version + 1).await?.predictions().await?;
+        let trades = lake.trades_of(&added).await?;
+        if taken.put_off < PUT_OFF && trades.contains(&None) {
+            taken.put_off += 1;
+            return Ok(());
+        }
+        let told = added.iter().zip(trades);
+        let (older, live): (Vec<_>, Vec<_>) = told.partition(|(prediction, _)| prediction.in_sample);
+        let item = |(prediction, trade): (&Prediction, Option<Trade>)| FeedItem::live(prediction, trade);
+        feed.push_older(older.into_iter().map(item));
+        feed.push_live(live.into_iter().map(item));
+        *taken = TakenIn { version: taken.version + 1, put_off: 0 };
     }
     Ok(())
 }
@@ -69,6 +89,7 @@ mod tests {
     use tokio::sync::broadcast::error::TryRecvError;
 
     use super::*;
+    use crate::workshop::example::{Market, START, workshop};
 
     fn row(offset: Offset) -> AlertRow {
         let at = Timestamp::from_seconds(1_710_000_000 + offset);
@@ -94,6 +115,65 @@ mod tests {
         let alerts = (start..next).map(row).collect();
         let flush = PartitionFlush { start, next, alerts, ..PartitionFlush::default() };
         lake.flush("topic", Arc::new(vec![flush])).await.unwrap();
+    }
+
+    /// Commits what was predicted about the first three events of the example market, without their features.
+    async fn commit_predictions(lake: &Lake) {
+        let prediction = |offset| Prediction {
+            partition: 0,
+            offset,
+            ingest_time: START,
+            timestamp: START,
+            symbol: Symbol::parse("BTC-USDT").unwrap(),
+            features: [0.5; 5],
+            anomaly_score: 0.25,
+            is_anomaly: false,
+            model_version: 1,
+            in_sample: offset == 0,
+            label_is_anomaly: None,
+            label_anomaly_type: None,
+            source: Source::Simulated,
+        };
+        let flush =
+            PartitionFlush { next: 3, predictions: (0..3).map(prediction).collect(), ..PartitionFlush::default() };
+        lake.flush_derived("topic", &Arc::new(vec![flush])).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn predictions_are_taken_in_with_what_was_traded_once_that_is_committed_too() {
+        let (_folder, workshop) = workshop().await;
+        let (lake, feed) = (&workshop.lake, Feed::new());
+        let mut taken = TakenIn { version: lake.state(TableName::Predictions).await.unwrap().version, put_off: 0 };
+        commit_predictions(lake).await;
+        take_in_predictions(lake, &feed, &mut taken).await.unwrap();
+        assert_eq!(feed.latest(9, None), []);
+        Market::calm().run(&workshop, 1).await;
+        for _ in 0..2 {
+            take_in_predictions(lake, &feed, &mut taken).await.unwrap();
+        }
+        let features = lake.pin(TableName::Features).await.unwrap();
+        let stored = features.texts("SELECT price, volume FROM features ORDER BY \"offset\"").await.unwrap();
+        let stored: Vec<[f64; 2]> =
+            stored.iter().map(|row| [&row[0], &row[1]].map(|text| text.parse().unwrap())).collect();
+        let told = feed.latest(9, None);
+        let told: Vec<_> =
+            told.iter().map(|item| item.trade.map(|trade| [trade.price, trade.volume]).unwrap()).collect();
+        assert_eq!((told.len(), told), (3, stored));
+    }
+
+    #[tokio::test]
+    async fn predictions_whose_features_never_come_are_taken_in_without_what_was_traded() {
+        let (_folder, workshop) = workshop().await;
+        let (lake, feed) = (&workshop.lake, Feed::new());
+        let mut taken = TakenIn { version: lake.state(TableName::Predictions).await.unwrap().version, put_off: 0 };
+        commit_predictions(lake).await;
+        for _ in 0..PUT_OFF {
+            take_in_predictions(lake, &feed, &mut taken).await.unwrap();
+            assert_eq!(feed.latest(9, None), []);
+        }
+        take_in_predictions(lake, &feed, &mut taken).await.unwrap();
+        let told: Vec<_> = feed.latest(9, None).iter().map(|item| item.trade).collect();
+        assert_eq!((told, taken.put_off), (vec![None; 3], 0));
     }
 
     #[tokio::test]

@@ -10,7 +10,12 @@ use lake::{Lake, TableName, lake::history_id, read::StoredFeatures, registry::Re
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::{active::ActiveModel, error::Error, feed::Feed, library::Models};
+use crate::{
+    active::ActiveModel,
+    error::Error,
+    feed::{Feed, FeedItem},
+    library::Models,
+};
 
 /// Rows scored between two commits.
 const ROWS_PER_COMMIT: Offset = 200_000;
@@ -90,10 +95,12 @@ impl History {
                 tokio::select! { () = tokio::time::sleep(PAUSE) => continue, () = cancel.cancelled() => break }
             }
             let predictions = self.predict(partition, model, start, next).await?;
+            let trades = self.lake.trades_of(&predictions).await?;
             let slice = Slice { progress: progress.clone(), start, next, along: Vec::new(), rows: &predictions };
             let rows = self.lake.append(&slice).await?.rows();
             if rows > 0 {
-                self.feed.push_older(&predictions);
+                let told = predictions.iter().zip(trades);
+                self.feed.push_older(told.map(|(prediction, trade)| FeedItem::live(prediction, trade)));
                 added += rows as u64;
             }
             start = next;

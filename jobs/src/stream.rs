@@ -278,7 +278,7 @@ impl Job {
                 self.parts.metrics.scored(time.as_secs_f64());
             }
             let fresh = lane.unpublished();
-            self.parts.feed.push_live(fresh);
+            self.parts.feed.push_live(lane.unpublished_items());
             self.lag.published(&self.parts, fresh);
             let alerts = lane.unpublished_alerts();
             self.parts.feed.push_alerts(alerts);

@@ -1,10 +1,20 @@
-//! What the tables hold around one event: what was said about it, and what happened to its symbol before and after.
+//! What the tables hold around an event: what was said about it, what was traded in it, and what happened to its symbol
+//! before and after.
 //!
 //! Questions over the newest versions; nothing is kept.
 
-use domain::{EventRow, Offset, Partition, Prediction, Symbol, Timestamp};
+use std::collections::{BTreeMap, HashMap};
 
-use crate::{error::Error, lake::Lake, read::as_stored, schema::TableName, stored_events::event_rows};
+use domain::{EventRow, Offset, Partition, Prediction, Symbol, Timestamp};
+use futures::StreamExt;
+
+use crate::{
+    error::Error,
+    lake::Lake,
+    read::{Columns, as_stored},
+    schema::TableName,
+    stored_events::event_rows,
+};
 
 /// An event, as rows of other tables name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +27,15 @@ pub struct EventName {
     pub partition: Partition,
     /// Offset of its record.
     pub offset: Offset,
+}
+
+/// What was traded in an event.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Trade {
+    /// Price in quote units.
+    pub price: f64,
+    /// Volume in base units.
+    pub volume: f64,
 }
 
 /// What happened to a symbol around an instant.
@@ -43,6 +62,32 @@ impl Lake {
         Ok(self.pin(TableName::Predictions).await?.predictions_in(&condition).await?.pop())
     }
 
+    /// What was traded in the events that predictions are about, in their order; `None` where the features of an event are
+    /// not committed yet. `features` is read as it is now: what was committed to it before the predictions were read is
+    /// found. Memory holds no more than one value for each prediction.
+    ///
+    /// # Errors
+    /// Where the table cannot be read.
+    pub async fn trades_of(&self, predictions: &[Prediction]) -> Result<Vec<Option<Trade>>, Error> {
+        let Some(condition) = rows_about(predictions) else { return Ok(Vec::new()) };
+        let record = |prediction: &Prediction| (prediction.partition, prediction.offset);
+        let mut trades: HashMap<_, Option<Trade>> = predictions.iter().map(|told| (record(told), None)).collect();
+        let table = self.pin(TableName::Features).await?;
+        let sql = format!("SELECT partition, \"offset\", price, volume FROM features WHERE {condition}");
+        let mut batches = table.query(&sql).await?;
+        while let Some(batch) = batches.next().await {
+            let batch = batch.map_err(|e| table.failed("read")(e.into()))?;
+            let columns = Columns::new(&batch, TableName::Features);
+            for row in 0..batch.num_rows() {
+                if let Some(trade) = trades.get_mut(&(columns.partition(row)?, columns.long("offset", row)?)) {
+                    *trade =
+                        Some(Trade { price: columns.double("price", row)?, volume: columns.double("volume", row)? });
+                }
+            }
+        }
+        Ok(predictions.iter().map(|told| trades.get(&record(told)).copied().flatten()).collect())
+    }
+
     /// The events of a symbol whose event time is no further from an instant than so many microseconds: the `limit`
     /// nearest.
     ///
@@ -67,6 +112,23 @@ impl Lake {
         events.sort_by_key(|row| (row.event.timestamp, row.cause.partition, row.cause.offset));
         Ok(Around { events, is_cut })
     }
+}
+
+/// A condition on `features` that the rows of these predictions meet, and few others; none, where there are none. The
+/// times choose the files, the offsets the rows.
+fn rows_about(predictions: &[Prediction]) -> Option<String> {
+    let times = || predictions.iter().map(|prediction| prediction.timestamp);
+    let (from, to) = (times().min()?, times().max()?);
+    let mut offsets = BTreeMap::<Partition, (Offset, Offset)>::new();
+    for Prediction { partition, offset, .. } in predictions {
+        let (first, last) = offsets.entry(*partition).or_insert((*offset, *offset));
+        (*first, *last) = ((*first).min(*offset), (*last).max(*offset));
+    }
+    let of_partition = |(partition, (first, last)): (Partition, (Offset, Offset))| {
+        format!("(partition = {partition} AND \"offset\" >= {first} AND \"offset\" <= {last})")
+    };
+    let of_partitions: Vec<String> = offsets.into_iter().map(of_partition).collect();
+    Some(format!("timestamp >= '{from}' AND timestamp <= '{to}' AND ({})", of_partitions.join(" OR ")))
 }
 
 #[cfg(test)]
@@ -96,6 +158,24 @@ mod tests {
         for unknown in [EventName { partition: 1, ..event }, EventName { offset: 8, ..event }] {
             assert_eq!(lake.prediction_about(unknown).await.unwrap(), None);
         }
+    }
+
+    #[tokio::test]
+    async fn what_was_traded_is_that_of_the_event_of_each_prediction() {
+        let (_folder, lake) = lake().await;
+        for start in [0, 100] {
+            lake.flush("topic", flush(start, start + 100)).await.unwrap();
+        }
+        let elsewhere = Prediction { partition: 1, ..prediction(60) };
+        let predictions = [prediction(152), prediction(3), elsewhere, prediction(60), prediction(500), prediction(3)];
+        let trade = |place: usize| {
+            let event = &events(0, 200)[place].event;
+            Some(Trade { price: event.price, volume: event.volume })
+        };
+        let expected = [trade(152), trade(3), None, trade(60), None, trade(3)];
+        assert_eq!(lake.trades_of(&predictions).await.unwrap(), expected);
+        assert_ne!(trade(152), trade(3));
+        assert_eq!(lake.trades_of(&[]).await.unwrap(), []);
     }
 
     #[tokio::test]

@@ -1,9 +1,9 @@
 //! The objects of alerts. Instants are RFC 3339, UTC; absent values are `null`.
 
-use domain::{AlertRow, AlertType, EventRow, FEATURE_NAMES, Severity};
+use domain::{AlertRow, AlertType, EventRow, FEATURE_NAMES, Prediction, Severity};
 use jobs::{
     alerts::{self, AlertEntry, AlertVerdict, Evidence, Explained},
-    feed::FeedItem,
+    feed::{FeedItem, Trade},
 };
 use poem_openapi::{Enum, Object, types::Example};
 use serde::{Deserialize, Serialize};
@@ -314,6 +314,8 @@ pub struct AlertEvent {
     pub leading_feature: String,
     /// That share, 0 to 1.
     pub share: f64,
+    /// Where it came from.
+    pub source: String,
 }
 
 impl From<&AlertRow> for AlertEvent {
@@ -331,6 +333,7 @@ impl From<&AlertRow> for AlertEvent {
             model_version: row.model_version,
             leading_feature: row.leading_feature.to_owned(),
             share: row.share,
+            source: row.source.as_str().to_owned(),
         }
     }
 }
@@ -350,6 +353,7 @@ impl Example for AlertEvent {
             model_version: 1,
             leading_feature: FEATURE_NAMES[0].to_owned(),
             share: 0.271,
+            source: "binance".to_owned(),
         }
     }
 }
@@ -404,7 +408,13 @@ impl From<&Evidence> for AlertPage {
             Explained::By(model, explanation) => (Some(ExplainAnswer::telling(model, symbol, explanation)), None),
             Explained::Not(reason) => (None, Some(reason.clone())),
         };
-        let prediction = evidence.prediction.as_ref().map(FeedItem::from);
+        // Of the events around the peak, its own is the nearest.
+        let trade = |prediction: &Prediction| {
+            let record = (prediction.partition, prediction.offset);
+            let own = evidence.around.events.iter().find(|row| (row.cause.partition, row.cause.offset) == record);
+            own.map(|EventRow { event, .. }| Trade { price: event.price, volume: event.volume })
+        };
+        let prediction = evidence.prediction.as_ref().map(|told| FeedItem::live(told, trade(told)));
         Self {
             record: AlertRecord::from(&evidence.record),
             events: evidence.events.iter().map(AlertEvent::from).collect(),

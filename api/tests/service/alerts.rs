@@ -119,12 +119,11 @@ async fn an_alert_is_shown_with_what_there_is_to_look_at() {
     let events = page["events"].as_array().unwrap();
     let raising: Vec<_> = events.iter().map(|event| (event["id"].as_str().unwrap(), &event["is_raising"])).collect();
     assert_eq!(raising, [("0:10", &json!(true)), ("0:12", &json!(false))]);
-    assert_eq!(events[1]["severity"], "critical");
+    assert_eq!((&events[1]["severity"], &events[1]["source"]), (&json!("critical"), &json!("simulated")));
     let peak = live(12, "BTC-USDT", -0.25);
-    assert_eq!(
-        (&page["prediction"]["id"], &page["prediction"]["z_score_volume"]),
-        (&json!("0:12"), &json!(peak.features[2]))
-    );
+    let shown = &page["prediction"];
+    assert_eq!((&shown["id"], &shown["z_score_volume"]), (&json!("0:12"), &json!(peak.features[2])));
+    assert_eq!((&shown["price"], &shown["volume"]), (&json!(100.5), &json!(1.5)));
     // The model that answers now is the one that is registered.
     let explained = json_of(service.explain(question("BTC-USDT", peak.features).to_string()).await).await;
     assert_eq!((&page["explanation"], &page["explanation"]["model_version"]), (&explained, &json!(version)));

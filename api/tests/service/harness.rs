@@ -13,7 +13,7 @@ use domain::{
 use jobs::{
     active::ActiveModel,
     control::{self, Control},
-    feed::Feed,
+    feed::{Feed, FeedItem, Trade},
     ingest::Intake,
     keys::{Keys, Scope, Scopes},
     library::Models,
@@ -405,4 +405,10 @@ pub fn live(offset: i64, market: &str, anomaly_score: f64) -> Prediction {
         label_anomaly_type: None,
         source: Source::Simulated,
     }
+}
+
+/// The same as the feed shows it, about an event such as [`event`] makes.
+pub fn item(offset: i64, market: &str, anomaly_score: f64) -> FeedItem {
+    let Event { price, volume, .. } = event(market, offset);
+    FeedItem::live(&live(offset, market, anomaly_score), Some(Trade { price, volume }))
 }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use domain::{Prediction, Source};
+use jobs::feed::FeedItem;
 use reqwest::{Method, Response, StatusCode};
 use rstest::rstest;
 use serde_json::Value;
 
-use crate::harness::{NOW, Running, json_of, live};
+use crate::harness::{NOW, Running, item, json_of};
 
 fn id_of(response: &Response) -> String {
     response.headers()["x-request-id"].to_str().unwrap().to_owned()
@@ -80,8 +80,8 @@ async fn answers_of_a_real_market_say_nothing_about_it_except_of_a_prediction_fo
         assert!(!service.get(path).await.headers().contains_key("x-simulated"), "{path}");
     }
     assert!(marks(&service).await.iter().all(|(_, mark)| mark.is_null()));
-    let real = Prediction { source: Source::Binance, ..live(1, "BTC-USDT", 0.5) };
-    service.feed.push_live(&[real, live(2, "TEST-USDT", 0.5)]);
+    let real = FeedItem { is_simulated: false, ..item(1, "BTC-USDT", 0.5) };
+    service.feed.push_live([real, item(2, "TEST-USDT", 0.5)]);
     let shown = service.get_json("/latest-predictions", StatusCode::OK).await;
     assert_eq!((shown[0].get("simulated"), shown[1].get("simulated")), (None, Some(&Value::Bool(true))));
 }

@@ -21,7 +21,7 @@ use tokio_rustls::{
     },
 };
 
-use crate::harness::{Running, json_of, live};
+use crate::harness::{Running, item, json_of};
 
 /// A service that lets nobody in without a key.
 async fn closed() -> Running {
@@ -193,7 +193,7 @@ async fn a_stream_ends_with_the_validity_of_its_key() {
     let service = closed().await;
     let key = service.key(&[Scope::Read]).await;
     let mut stream = ask(&service, Method::GET, "/stream?kinds=prediction", &key).await;
-    service.feed.push_live(&[live(17, "BTC-USDT", 0.25)]);
+    service.feed.push_live([item(17, "BTC-USDT", 0.25)]);
     assert!(stream.chunk().await.unwrap().is_some());
     service.keys.revoke(1).await.unwrap();
     while stream.chunk().await.unwrap().is_some() {}
@@ -301,7 +301,7 @@ async fn an_answer_that_takes_too_long_is_given_up_and_a_stream_is_none() {
     let mut stream = service.get("/stream?kinds=prediction").await;
     // The body is announced and does not come.
     assert_eq!(service.announce("/predict", 100).await, "HTTP/1.1 503");
-    service.feed.push_live(&[live(17, "BTC-USDT", 0.25)]);
+    service.feed.push_live([item(17, "BTC-USDT", 0.25)]);
     let event = stream.chunk().await.unwrap().unwrap();
     assert!(String::from_utf8_lossy(&event).contains("\"id\":\"0:17\""));
 }

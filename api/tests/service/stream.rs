@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use domain::Prediction;
 use jobs::{
-    feed::{ALERTS_KEPT, LIVE_KEPT},
+    feed::{ALERTS_KEPT, FeedItem, LIVE_KEPT},
     status::{Part, PartState},
 };
 use reqwest::{Method, Response, StatusCode};
@@ -12,7 +11,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::harness::{Running, alert, json_of, live};
+use crate::harness::{Running, alert, item, json_of};
 
 /// Whatever is waited for comes far sooner.
 const BOUND: Duration = Duration::from_secs(30);
@@ -108,13 +107,14 @@ async fn live_predictions_arrive_in_order_with_an_id_and_those_of_one_market_whe
     let service = Running::start(None).await;
     let mut all = Listener::open(&service, "kinds=prediction").await;
     let mut one = Listener::open(&service, "kinds=prediction&symbol=ETH-USDT").await;
-    service.feed.push_live(&[live(7, "BTC-USDT", 0.5), live(8, "ETH-USDT", -0.25)]);
-    service.feed.push_live(&[live(9, "ETH-USDT", 0.25)]);
+    service.feed.push_live([item(7, "BTC-USDT", 0.5), item(8, "ETH-USDT", -0.25)]);
+    service.feed.push_live([item(9, "ETH-USDT", 0.25)]);
     let (first, second) = (all.next().await.unwrap(), all.next().await.unwrap());
     assert_eq!((first.event.as_str(), second.number()), ("prediction", first.number() + 1));
     let mut shown = service.get_json("/latest-predictions", StatusCode::OK).await;
     shown[1]["id"] = json!("0:8");
     assert_eq!((first.data()["id"].clone(), second.data()), (json!("0:7"), shown[1].clone()));
+    assert_eq!((&shown[1]["price"], &shown[1]["volume"]), (&json!(100.5), &json!(1.5)));
     assert_eq!(all.offsets().await, ["0:9"]);
     assert_eq!(one.offsets().await, ["0:8", "0:9"]);
 }
@@ -135,7 +135,16 @@ async fn alerts_arrive_as_they_are_raised_and_those_of_one_market_where_it_is_na
     let expected = ["\"0:7\" \"0:7\" true", "\"0:8\" \"0:8\" true", "\"0:9\" \"0:7\" false"];
     assert_eq!(told.each_ref().map(names), expected);
     let told = one.next().await.unwrap();
-    assert_eq!((told.event.as_str(), &told.data()["symbol"]), ("alert", &json!("ETH-USDT")));
+    assert_eq!(told.event, "alert");
+    assert_eq!(
+        told.data(),
+        json!({
+            "id": "0:8", "alert_id": "0:8", "is_raising": true, "symbol": "ETH-USDT",
+            "timestamp": "2024-03-09T16:00:08+00:00", "raised_at": "2024-03-09T16:00:08+00:00",
+            "alert_type": "PRICE_SPIKE", "severity": "high", "anomaly_score": -0.125, "model_version": 1,
+            "leading_feature": "z_score_price", "share": 0.5, "source": "simulated"
+        })
+    );
 }
 
 #[tokio::test]
@@ -159,12 +168,12 @@ async fn alerts_that_come_faster_than_they_are_told_are_counted_and_the_stream_g
 async fn a_client_that_comes_back_gets_what_it_missed() {
     let service = Running::start(None).await;
     let mut listener = Listener::open(&service, "kinds=prediction").await;
-    service.feed.push_live(&[live(1, "BTC-USDT", 0.5)]);
+    service.feed.push_live([item(1, "BTC-USDT", 0.5)]);
     let seen = listener.next().await.unwrap();
     drop(listener);
-    service.feed.push_live(&[live(2, "BTC-USDT", 0.5), live(3, "BTC-USDT", 0.5)]);
+    service.feed.push_live([item(2, "BTC-USDT", 0.5), item(3, "BTC-USDT", 0.5)]);
     let mut resumed = Listener::resume(&service, "kinds=prediction", &seen.id).await;
-    service.feed.push_live(&[live(4, "BTC-USDT", 0.5)]);
+    service.feed.push_live([item(4, "BTC-USDT", 0.5)]);
     assert_eq!(resumed.offsets().await, ["0:2", "0:3", "0:4"]);
 }
 
@@ -172,7 +181,7 @@ async fn a_client_that_comes_back_gets_what_it_missed() {
 async fn a_client_of_an_earlier_process_is_told_so_and_gets_all_there_is() {
     let service = Running::start(None).await;
     let mut listener = Listener::open(&service, "kinds=prediction").await;
-    service.feed.push_live(&[live(1, "BTC-USDT", 0.5), live(2, "BTC-USDT", 0.5)]);
+    service.feed.push_live([item(1, "BTC-USDT", 0.5), item(2, "BTC-USDT", 0.5)]);
     assert_eq!(listener.offsets().await, ["0:1", "0:2"]);
     let mut resumed = Listener::resume(&service, "kinds=prediction", "5f3759df-12").await;
     let missed = resumed.next().await.unwrap();
@@ -189,12 +198,12 @@ async fn a_reader_that_falls_behind_is_told_how_much_it_missed_and_holds_nobody_
     let (mut first, mut newest) = (None, 0);
     for start in (0..10).map(|batch| batch * BATCH) {
         // More in all than the buffers of a connection take.
-        let long = |offset| Prediction { features: [1.0 / 3.0; 5], ..live(offset, "BTC-USDT", 1.0 / 3.0) };
+        let long = |offset| FeedItem { features: [1.0 / 3.0; 5], ..item(offset, "BTC-USDT", 1.0 / 3.0) };
         let batch: Vec<_> = (start..start + BATCH).map(long).collect();
-        service.feed.push_live(&batch);
-        for prediction in batch {
+        service.feed.push_live(batch);
+        for offset in start..start + BATCH {
             let told = fast.next().await.unwrap();
-            assert!(told.data.starts_with(&format!("{{\"id\":\"0:{}\",", prediction.offset)), "{told:?}");
+            assert!(told.data.starts_with(&format!("{{\"id\":\"0:{offset}\",")), "{told:?}");
             newest = told.number();
             first.get_or_insert(told.id);
         }

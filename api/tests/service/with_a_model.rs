@@ -10,7 +10,7 @@ use jobs::{
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::harness::{Running, json_of, live, question, symbol, trained};
+use crate::harness::{Running, item, json_of, question, symbol, trained};
 
 const SPIKE: [f64; 5] = [4.5, 3.8, 1.5, 0.008, 25.0];
 
@@ -110,7 +110,7 @@ async fn a_body_without_a_media_type_is_taken_as_json() {
 #[tokio::test]
 async fn the_latest_predictions_hold_live_and_manual_ones_in_order_of_arrival() {
     let service = Running::start(Some(trained(3))).await;
-    service.feed.push_live(&[live(1, "BTC-USDT", 0.5), live(2, "ETH-USDT", -0.25)]);
+    service.feed.push_live([item(1, "BTC-USDT", 0.5), item(2, "ETH-USDT", -0.25)]);
     let verdict = json_of(service.predict(question("BTC-USDT", SPIKE).to_string()).await).await;
     let shown = service.get_json("/latest-predictions", StatusCode::OK).await;
     assert_eq!(shown.as_array().unwrap().len(), 3);
@@ -119,7 +119,8 @@ async fn the_latest_predictions_hold_live_and_manual_ones_in_order_of_arrival() 
         json!({
             "symbol": "ETH-USDT", "z_score_price": 0.4, "z_score_log_return": -0.2, "z_score_volume": 1.1,
             "rolling_price_std": 0.002, "rolling_volume_std": 9.8, "anomaly_score": -0.25, "is_anomaly": true,
-            "timestamp": "2024-03-09T16:00:02+00:00", "model_version": 1, "origin": "live", "simulated": true
+            "timestamp": "2024-03-09T16:00:02+00:00", "model_version": 1, "origin": "live", "price": 100.5, "volume": 1.5,
+            "simulated": true
         })
     );
     assert_eq!(
@@ -128,7 +129,7 @@ async fn the_latest_predictions_hold_live_and_manual_ones_in_order_of_arrival() 
             "symbol": "BTC-USDT", "z_score_price": 4.5, "z_score_log_return": 3.8, "z_score_volume": 1.5,
             "rolling_price_std": 0.008, "rolling_volume_std": 25.0, "anomaly_score": verdict["anomaly_score"],
             "is_anomaly": verdict["is_anomaly"], "timestamp": "2024-03-09T16:00:00+00:00", "model_version": 3,
-            "origin": "manual"
+            "origin": "manual", "price": null, "volume": null
         })
     );
 }
@@ -137,9 +138,9 @@ async fn the_latest_predictions_hold_live_and_manual_ones_in_order_of_arrival() 
 async fn limit_and_symbol_choose_among_the_latest_predictions() {
     let service = Running::start(None).await;
     let predictions: Vec<_> = (0..600_i32)
-        .map(|number| live(i64::from(number), if number % 3 == 0 { "BTC-USDT" } else { "ETH-USDT" }, f64::from(number)))
+        .map(|number| item(i64::from(number), if number % 3 == 0 { "BTC-USDT" } else { "ETH-USDT" }, f64::from(number)))
         .collect();
-    service.feed.push_live(&predictions);
+    service.feed.push_live(predictions);
     let scores = async |query: &str| -> Vec<f64> {
         let shown = service.get_json(&format!("/latest-predictions{query}"), StatusCode::OK).await;
         shown.as_array().unwrap().iter().map(|item| item["anomaly_score"].as_f64().unwrap()).collect()
@@ -156,9 +157,9 @@ async fn limit_and_symbol_choose_among_the_latest_predictions() {
 async fn statistics_count_everything_and_describe_the_newest() {
     let service = Running::start(None).await;
     let stored = Tally { count: 196, anomalies: 2, score_sum: 196.0 };
-    service.feed.restore([(symbol("ETH-USDT"), stored)], &[]);
+    service.feed.restore([(symbol("ETH-USDT"), stored)], []);
     let scores = [0.0, 1.0, 2.0, -1.0];
-    service.feed.push_live(&scores.map(|score| live(1, "BTC-USDT", score)));
+    service.feed.push_live(scores.map(|score| item(1, "BTC-USDT", score)));
     let stats = service.get_json("/stats", StatusCode::OK).await;
     assert_eq!((&stats["total_predictions"], &stats["total_anomalies"]), (&json!(200), &json!(3)));
     assert_eq!((&stats["anomaly_rate"], &stats["avg_score"]), (&json!(1.5), &json!(0.99)));

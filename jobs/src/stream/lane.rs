@@ -20,7 +20,12 @@ use super::{
     scorer::Scorer,
     silent::{fold_batch, fold_silently, recall},
 };
-use crate::{active::ActiveModel, alerting::Alerting, error::Error};
+use crate::{
+    active::ActiveModel,
+    alerting::Alerting,
+    error::Error,
+    feed::{FeedItem, Trade},
+};
 
 /// A partition's part of the job.
 pub(super) struct Lane {
@@ -168,6 +173,19 @@ impl Lane {
         &fresh[fresh.partition_point(|prediction| prediction.offset < self.first_unpublished)..]
     }
 
+    /// The same as the feed shows them, with what was traded in their events.
+    pub(super) fn unpublished_items(&self) -> impl ExactSizeIterator<Item = FeedItem> {
+        let fresh = self.unpublished();
+        let first = fresh.first().map_or(Offset::MAX, |prediction| prediction.offset);
+        let features = &self.pending.output.features;
+        let mut rows = features[features.partition_point(|row| row.offset < first)..].iter();
+        fresh.iter().map(move |prediction| {
+            // Both are in the order of offsets; a row that no model has judged is passed over.
+            let row = rows.find(|row| row.offset == prediction.offset);
+            FeedItem::live(prediction, row.map(|row| Trade { price: row.price, volume: row.volume }))
+        })
+    }
+
     /// Alerts that the feed has not been told about.
     pub(super) fn unpublished_alerts(&self) -> &[AlertRow] {
         let fresh = &self.pending.alerts[self.published_alerts..];
@@ -213,4 +231,70 @@ async fn rebuild(parts: &StreamParts, partition: Partition, replay: Offset, next
         }
     }
     Ok(fold)
+}
+
+#[cfg(test)]
+mod tests {
+    use domain::{FeatureRow, Source, Symbol};
+
+    use super::*;
+    use crate::{library::Models, workshop::example::workshop};
+
+    fn row(offset: Offset, price: f64) -> FeatureRow {
+        FeatureRow {
+            partition: 0,
+            offset,
+            ingest_time: Timestamp::from_seconds(1_710_000_001),
+            timestamp: Timestamp::from_seconds(1_710_000_000),
+            symbol: Symbol::parse("BTC-USDT").unwrap(),
+            price,
+            volume: price / 2.0,
+            log_return: 0.0,
+            z_scores: [0.0; 3],
+            means: [0.0; 3],
+            deviations: [0.0; 3],
+            window_events: 0,
+            is_anomaly: None,
+            anomaly_type: None,
+            source: Source::Simulated,
+        }
+    }
+
+    fn prediction(row: &FeatureRow) -> Prediction {
+        Prediction {
+            partition: row.partition,
+            offset: row.offset,
+            ingest_time: row.ingest_time,
+            timestamp: row.timestamp,
+            symbol: row.symbol,
+            features: row.vector(),
+            anomaly_score: 0.25,
+            is_anomaly: false,
+            model_version: 1,
+            in_sample: false,
+            label_is_anomaly: None,
+            label_anomaly_type: None,
+            source: row.source,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_prediction_is_told_with_what_was_traded_in_its_own_event() {
+        let (_folder, workshop) = workshop().await;
+        let models = Models::new(workshop.registry.clone(), workshop.models_dir.clone());
+        let scorer = Scorer::restore(&workshop.registry, &models, "topic", 0, 0).await.unwrap();
+        let mut lane = Lane::at(Fold::new(0, 0), scorer, Alerting::default(), Progress::default(), 4);
+        assert_eq!(lane.unpublished_items().len(), 0);
+        // No model has judged the first two and the last but one; an earlier run has told of the third.
+        lane.pending.output.features = [(0, 1.0), (1, 2.0), (3, 3.0), (5, 4.0), (6, 5.0), (9, 6.0)]
+            .map(|(offset, price)| row(offset, price))
+            .into();
+        let [.., told, fresh, _, last] = lane.pending.output.features.as_slice() else { unreachable!() };
+        lane.pending.predictions = [told, fresh, last].map(prediction).into();
+        let items: Vec<_> = lane.unpublished_items().map(|item| (item.position, item.trade)).collect();
+        let expected = |offset: Offset, price: f64| (Some((0, offset)), Some(Trade { price, volume: price / 2.0 }));
+        assert_eq!(items, [expected(5, 4.0), expected(9, 6.0)]);
+        lane.mark_published();
+        assert_eq!(lane.unpublished_items().len(), 0);
+    }
 }
