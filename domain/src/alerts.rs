@@ -2,7 +2,8 @@
 //!
 //! A model calls a fixed share of all events anomalies; an alert asks for more. Its score lies beyond a rarer quantile
 //! of the scores of calm training rows, and it is confirmed: by another such event among the four before it, or by a
-//! score that no calm training row had. What is of one symbol and one kind within half an hour is one alert.
+//! score that no calm training row had. Or a z-score of it lies out of reach of theirs, whatever its score. What is of
+//! one symbol and one kind within half an hour is one alert.
 //!
 //! Everything is in the order of the log and in event time, so that the same predictions give the same alerts. The state
 //! depends on nothing older than the fold's own ([`Watch`]) and on rows that were stored ([`Episodes`]).
@@ -15,7 +16,7 @@ use std::{
 
 use crate::{
     event::{Offset, Partition, Source},
-    features::FEATURE_NAMES,
+    features::{FEATURE_NAMES, FeatureVector, Z_SCORES},
     fold::FORGET_AFTER_OFFSETS,
     prediction::Prediction,
     symbol::Symbol,
@@ -102,12 +103,12 @@ impl AlertType {
     }
 }
 
-/// How rare an alert's score is.
+/// How rare an alert's event is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// Beyond the alert threshold.
     Warning,
-    /// Nearer to the lowest score of calm training rows than to the alert threshold.
+    /// Nearer to the lowest score of calm training rows than to the alert threshold, or a z-score out of reach.
     High,
     /// Lower than the score of any calm training row.
     Critical,
@@ -117,12 +118,14 @@ impl Severity {
     /// Every severity, the least first.
     pub const ALL: [Self; 3] = [Self::Warning, Self::High, Self::Critical];
 
-    /// The severity of a score beyond the alert threshold.
+    /// The severity of an event beyond the limits.
     #[must_use]
-    pub fn of(anomaly_score: f64, limits: AlertLimits) -> Self {
+    pub fn of(prediction: &Prediction, limits: AlertLimits) -> Self {
+        let anomaly_score = prediction.anomaly_score;
+        let nearer_to_minimum = f64::midpoint(limits.threshold, limits.training_minimum);
         if anomaly_score < limits.training_minimum {
             Self::Critical
-        } else if anomaly_score < f64::midpoint(limits.threshold, limits.training_minimum) {
+        } else if anomaly_score < nearer_to_minimum || limits.are_out_of_reach(&prediction.features) {
             Self::High
         } else {
             Self::Warning
@@ -146,13 +149,53 @@ impl Severity {
     }
 }
 
-/// From which anomaly scores on a model's verdicts are worth an alert.
+/// How far a z-score may lie from those of calm training rows.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Reach {
+    /// Values below this are out of reach.
+    pub low: f64,
+    /// Values above this are out of reach.
+    pub high: f64,
+}
+
+impl Reach {
+    fn is_exceeded_by(self, value: f64) -> bool {
+        !(self.low..=self.high).contains(&value)
+    }
+}
+
+/// From where on what a model says of an event is worth an alert.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AlertLimits {
     /// Scores below this count; at most 0.
     pub threshold: f64,
     /// Scores below this need no other event to confirm them.
     pub training_minimum: f64,
+    /// The reach of each z-score, in the order of [`FEATURE_NAMES`]. An event out of it needs neither a score nor another
+    /// event: the score of a forest hardly falls where one feature of five grows without bound. `None` for models that
+    /// were trained before there was one.
+    pub reach: Option<[Reach; Z_SCORES]>,
+}
+
+impl AlertLimits {
+    /// The reach of a feature; `None` where it has none.
+    #[must_use]
+    pub fn reach_of(&self, feature: &str) -> Option<Reach> {
+        let place = FEATURE_NAMES.iter().position(|name| *name == feature)?;
+        self.reach?.get(place).copied()
+    }
+
+    /// Whether a value of a feature is out of reach.
+    #[must_use]
+    pub fn is_out_of_reach(&self, feature: &str, value: f64) -> bool {
+        self.reach_of(feature).is_some_and(|reach| reach.is_exceeded_by(value))
+    }
+
+    /// Whether any of the features is.
+    #[must_use]
+    pub fn are_out_of_reach(&self, features: &FeatureVector) -> bool {
+        self.reach.is_some_and(|reach| reach.iter().zip(features).any(|(reach, value)| reach.is_exceeded_by(*value)))
+    }
 }
 
 /// The name of an alert: the record that raised it.
@@ -215,13 +258,14 @@ pub struct AlertRow {
     pub raised_at: Timestamp,
     /// What kind of anomaly.
     pub alert_type: AlertType,
-    /// How rare this event's score is.
+    /// How rare this event is.
     pub severity: Severity,
-    /// This event's score; negative.
+    /// This event's score; negative but where a z-score is out of reach.
     pub anomaly_score: f64,
     /// The model that said so.
     pub model_version: i64,
-    /// The feature with the largest share of the score, one of [`FEATURE_NAMES`].
+    /// The feature with the largest share of the score, of those out of reach where there are any; one of
+    /// [`FEATURE_NAMES`].
     pub leading_feature: &'static str,
     /// Its share, 0 to 1.
     pub share: f64,
@@ -243,7 +287,7 @@ impl AlertRow {
     }
 }
 
-/// Which of the newest events of each symbol lay beyond the alert threshold.
+/// Which of the newest events of each symbol lay beyond the limits.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Watch {
     symbols: HashMap<Symbol, Newest>,
@@ -259,7 +303,9 @@ struct Newest {
 impl Watch {
     /// Takes in the next scored event of the log; whether it is a confirmed alert.
     pub fn observe(&mut self, prediction: &Prediction, limits: AlertLimits) -> bool {
-        let is_beyond = prediction.anomaly_score < limits.threshold;
+        let is_out_of_reach = limits.are_out_of_reach(&prediction.features);
+        let is_beyond = is_out_of_reach || prediction.anomaly_score < limits.threshold;
+        let is_certain = is_out_of_reach || prediction.anomaly_score < limits.training_minimum;
         let newest = self.symbols.entry(prediction.symbol).or_default();
         if prediction.offset - newest.last >= FORGET_AFTER_OFFSETS {
             // The fold may have forgotten the symbol, and a state that is rebuilt then knows nothing of these.
@@ -268,8 +314,7 @@ impl Watch {
         let confirms = |(timestamp, is_beyond): &(Timestamp, bool)| {
             *is_beyond && (prediction.timestamp.micros() - timestamp.micros()).abs() <= CONFIRMING_MICROS
         };
-        let is_confirmed =
-            is_beyond && (prediction.anomaly_score < limits.training_minimum || newest.events.iter().any(confirms));
+        let is_confirmed = is_beyond && (is_certain || newest.events.iter().any(confirms));
         newest.events.push_back((prediction.timestamp, is_beyond));
         if newest.events.len() == CONFIRMING_EVENTS {
             newest.events.pop_front();
@@ -314,7 +359,13 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: AlertLimits = AlertLimits { threshold: -0.1, training_minimum: -0.2 };
+    const REACH: Reach = Reach { low: -8.0, high: 9.0 };
+
+    const LIMITS: AlertLimits = AlertLimits {
+        threshold: -0.1,
+        training_minimum: -0.2,
+        reach: Some([REACH, REACH, Reach { low: -3.0, high: 20.0 }]),
+    };
 
     fn scored(offset: Offset, second: i64, anomaly_score: f64) -> Prediction {
         Prediction {
@@ -352,6 +403,33 @@ mod tests {
     #[case::beyond_all_calm_rows_one_is_enough(&[(0, -0.25)], &[true])]
     fn an_alert_is_confirmed(#[case] events: &[(i64, f64)], #[case] expected: &[bool]) {
         assert_eq!(confirmed(events), expected);
+    }
+
+    #[rstest]
+    #[case::a_price_above([9.1, 0.0, 0.0, 0.0, 0.0], true)]
+    #[case::a_return_below([0.0, -8.1, 0.0, 0.0, 0.0], true)]
+    #[case::a_volume_by_its_own_limit([9.0, -8.0, 20.1, 0.0, 0.0], true)]
+    #[case::what_is_just_within([9.0, -8.0, 20.0, 0.0, 0.0], false)]
+    #[case::deviations_have_none([0.0, 0.0, 0.0, 1e9, 1e9], false)]
+    #[case::what_is_no_number([f64::NAN, 0.0, 0.0, 0.0, 0.0], true)]
+    fn a_z_score_out_of_reach_is_an_alert_whatever_the_score(#[case] features: FeatureVector, #[case] expected: bool) {
+        let event = Prediction { features, ..scored(0, 0, 0.05) };
+        assert_eq!(Watch::default().observe(&event, LIMITS), expected);
+        let limits_of_old = AlertLimits { reach: None, ..LIMITS };
+        assert!(!Watch::default().observe(&event, limits_of_old));
+        // It confirms another one as any event beyond the limits does.
+        let mut watch = Watch::default();
+        watch.observe(&event, LIMITS);
+        assert_eq!(watch.observe(&scored(1, 1, -0.15), LIMITS), expected);
+    }
+
+    #[test]
+    fn the_reach_of_a_feature_is_known_by_its_name() {
+        assert_eq!(LIMITS.reach_of("z_score_volume"), Some(Reach { low: -3.0, high: 20.0 }));
+        assert_eq!(LIMITS.reach_of("rolling_price_std"), None);
+        assert_eq!(AlertLimits { reach: None, ..LIMITS }.reach_of("z_score_volume"), None);
+        assert!(LIMITS.is_out_of_reach("z_score_price", -9.0) && !LIMITS.is_out_of_reach("z_score_volume", 19.0));
+        assert!(!LIMITS.is_out_of_reach("rolling_volume_std", 1e9) && !LIMITS.is_out_of_reach("prize", 1e9));
     }
 
     #[test]
@@ -432,7 +510,16 @@ mod tests {
     #[case(-0.2, Severity::High)]
     #[case(-0.21, Severity::Critical)]
     fn severity_grows_with_rarity(#[case] score: f64, #[case] expected: Severity) {
-        assert_eq!(Severity::of(score, LIMITS), expected);
+        assert_eq!(Severity::of(&scored(0, 0, score), LIMITS), expected);
+    }
+
+    #[rstest]
+    #[case(0.05, Severity::High)]
+    #[case(-0.11, Severity::High)]
+    #[case(-0.21, Severity::Critical)]
+    fn what_is_out_of_reach_is_no_mere_warning(#[case] score: f64, #[case] expected: Severity) {
+        let event = Prediction { features: [-50.0, -100.0, 0.0, 0.0, 0.0], ..scored(0, 0, score) };
+        assert_eq!(Severity::of(&event, LIMITS), expected);
     }
 
     #[test]

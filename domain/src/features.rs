@@ -14,6 +14,9 @@ pub const FEATURE_NAMES: [&str; 5] =
 /// A detector's input, in the order of [`FEATURE_NAMES`]; z-scores are within +-100, deviations >= 0, all finite.
 pub type FeatureVector = [f64; 5];
 
+/// How many of the [`FEATURE_NAMES`], the first ones, are z-scores: of the event itself, and without a unit.
+pub const Z_SCORES: usize = 3;
+
 /// The clamp of a z-score.
 pub const MAX_Z_SCORE: f64 = 100.0;
 

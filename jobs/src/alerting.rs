@@ -11,6 +11,7 @@ use domain::{
     alerts::{CONFIRMING_EVENTS, Episodes, Watch},
 };
 use lake::{Lake, lake::Progress};
+use models::explain::ExplainedFeature;
 
 use crate::{active::ActiveModel, error::Error, library::Models};
 
@@ -48,7 +49,8 @@ impl Alerting {
             return None;
         }
         let explanation = model.model.explain(prediction.symbol, &prediction.features);
-        let [leading, ..] = explanation.features;
+        let is_out_of_reach = |of: &&ExplainedFeature| limits.is_out_of_reach(of.feature, of.value);
+        let leading = explanation.features.iter().find(is_out_of_reach).unwrap_or(&explanation.features[0]);
         let alert_type = AlertType::of(leading.feature, leading.deviations > 0.0)?;
         let (alert, raised_at) = self.episodes.join(prediction, alert_type);
         Some(AlertRow {
@@ -60,7 +62,7 @@ impl Alerting {
             alert,
             raised_at,
             alert_type,
-            severity: Severity::of(prediction.anomaly_score, limits),
+            severity: Severity::of(prediction, limits),
             anomaly_score: prediction.anomaly_score,
             model_version: prediction.model_version,
             leading_feature: leading.feature,

@@ -95,8 +95,7 @@ pub async fn verify(workshop: &Workshop, version: i64, repair: bool) -> Result<R
         let parameters = parameters_of(&record);
         let trim = record.model.inputs.trimmed.map(|trimmed| trimmed.share);
         let (model, kept) = fit(&chosen.rows, &parameters, trim)?;
-        let bytes = model.to_bytes();
-        let sha256 = artifacts::describe(&bytes).sha256;
+        let (bytes, sha256) = artifact_of(&model, &record.model.artifact.sha256);
         if sha256 == record.model.artifact.sha256 {
             let is_to_be_written = repair && stored.is_err();
             if is_to_be_written {
@@ -144,6 +143,21 @@ pub async fn recorded_rows(workshop: &Workshop, inputs: &TrainingInputs) -> Resu
         "it was trained on {} rows of version {} of `{}` with the digest {}; {said}",
         inputs.rows, inputs.delta_version, inputs.table, inputs.digest
     )))
+}
+
+/// The artifact of a model and its SHA-256: as programs before this one wrote it, without a reach of z-scores, where those
+/// are the recorded bytes; otherwise as this one does.
+fn artifact_of(model: &Model, recorded_sha256: &str) -> (Vec<u8>, String) {
+    let described = |bytes: Vec<u8>| {
+        let sha256 = artifacts::describe(&bytes).sha256;
+        (bytes, sha256)
+    };
+    let newest = described(model.to_bytes());
+    if newest.1 == recorded_sha256 {
+        return newest;
+    }
+    let before = described(model.without_reach().to_bytes());
+    if before.1 == recorded_sha256 { before } else { newest }
 }
 
 fn parameters_of(record: &ModelRecord) -> TrainParameters {
@@ -257,6 +271,26 @@ mod tests {
         workshop.lake.vacuum(TableName::Features, 0, &[]).await.unwrap();
         let rebuilt = verify(&workshop, 1, false).await.unwrap();
         assert!(rebuilt.is_fine() && rebuilt.delta_version > Some(recorded), "{rebuilt}");
+    }
+
+    #[tokio::test]
+    async fn a_model_of_before_there_was_a_reach_is_made_again_as_it_was() {
+        let (_folder, workshop) = workshop().await;
+        Market::labelled().run(&workshop, 400).await;
+        trained(&workshop, None).await;
+        let recorded = workshop.registry.model(1).await.unwrap().model.artifact;
+        let newest = Model::from_bytes(&std::fs::read(workshop.models_dir.join(&recorded.path)).unwrap()).unwrap();
+        let bytes = newest.without_reach().to_bytes();
+        let before = artifacts::write(&workshop.models_dir, &bytes).unwrap();
+        assert_ne!(before.sha256, recorded.sha256);
+        let version = forged(&workshop, |model| model.artifact = before.clone()).await;
+        let rebuilt = verify(&workshop, version, false).await.unwrap();
+        assert!(rebuilt.is_fine() && rebuilt.rebuilt_sha256.as_ref() == Some(&before.sha256), "{rebuilt}");
+        let path = workshop.models_dir.join(&before.path);
+        std::fs::write(&path, b"torn").unwrap();
+        let repaired = verify(&workshop, version, true).await.unwrap();
+        assert!(repaired.is_fine() && repaired.is_repaired, "{repaired}");
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
     }
 
     #[tokio::test]

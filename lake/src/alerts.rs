@@ -62,13 +62,13 @@ pub struct Peak {
     pub offset: Offset,
     /// Event time.
     pub timestamp: Timestamp,
-    /// How rare its score is.
+    /// How rare it is.
     pub severity: Severity,
     /// Its score.
     pub anomaly_score: f64,
     /// The model that said so.
     pub model_version: i64,
-    /// The feature with the largest share of the score.
+    /// The feature with the largest share of the score, of those out of reach where there are any.
     pub leading_feature: &'static str,
     /// Its share, 0 to 1.
     pub share: f64,

@@ -2,7 +2,7 @@
 //! only bytes that were written as a model are read as one: everything else is an error, never a panic, and no count
 //! in the bytes makes the reader allocate before it has read what is counted. Never touches a file.
 //!
-//! Layout of version 1:
+//! Layout of version 2; version 1 has no reach, and models that were read from it or have none are written as it:
 //!
 //! | part | form |
 //! |---|---|
@@ -11,6 +11,7 @@
 //! | specification hash | 64 hexadecimal digits |
 //! | trees, `max_samples`, contamination, seed, `alert_quantile` | u32, u32, f64, u64, f64 |
 //! | offset, alert threshold, training minimum | 3 f64 |
+//! | reach of the three z-scores | low and high of each, f64 |
 //! | global scale | 5 means, 5 deviations, f64 |
 //! | symbols with a scale of their own | u32, then ascending: length u8, ASCII, 10 f64 |
 //! | rows per tree | u32 |
@@ -19,7 +20,7 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "every count is limited far below u32::MAX when trained or read")]
 
-use domain::Symbol;
+use domain::{Reach, Symbol};
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -32,8 +33,11 @@ use crate::{
     tree::{Builder, FEATURES, LEAF, MAX_DEPTH, Node, Tree},
 };
 
-/// The version that this build writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+/// The newest version; this build reads it and those before.
+pub const FORMAT_VERSION: u32 = 2;
+
+/// The version without a reach.
+const WITHOUT_REACH: u32 = 1;
 
 /// The largest artifact that is read, in bytes.
 pub const MAX_BYTES: usize = 1 << 30;
@@ -46,10 +50,14 @@ impl Model {
     /// The artifact of the model.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut writer = Writer(MAGIC.to_vec());
-        writer.u32(FORMAT_VERSION);
+        let Thresholds { offset, alert, training_minimum, reach } = self.thresholds();
+        writer.u32(if reach.is_some() { FORMAT_VERSION } else { WITHOUT_REACH });
         writer.bytes(self.specification_hash().as_bytes());
         writer.parameters(self.parameters());
-        writer.f64s(&[self.thresholds().offset, self.thresholds().alert, self.thresholds().training_minimum]);
+        writer.f64s(&[*offset, *alert, *training_minimum]);
+        for Reach { low, high } in reach.iter().flatten() {
+            writer.f64s(&[*low, *high]);
+        }
         writer.scales(self.scales());
         writer.u32(self.forest().max_samples());
         writer.u32(self.forest().trees().len() as u32);
@@ -80,10 +88,10 @@ impl Model {
         }
         let mut reader = Reader(&content[MAGIC.len()..]);
         let version = reader.u32()?;
-        if version != FORMAT_VERSION {
+        if !(WITHOUT_REACH..=FORMAT_VERSION).contains(&version) {
             return Err(Error::UnknownVersion { found: version, known: FORMAT_VERSION });
         }
-        let model = reader.model()?;
+        let model = reader.model(version)?;
         reader.end()?;
         Ok(model)
     }
@@ -193,10 +201,12 @@ impl<'a> Reader<'a> {
         require(self.0.is_empty(), "bytes follow its end")
     }
 
-    fn model(&mut self) -> Result<Model, Error> {
+    fn model(&mut self, version: u32) -> Result<Model, Error> {
         let hash = self.specification_hash()?;
         let parameters = self.parameters()?;
-        let thresholds = Thresholds { offset: self.f64()?, alert: self.f64()?, training_minimum: self.f64()? };
+        let (offset, alert, training_minimum) = (self.f64()?, self.f64()?, self.f64()?);
+        let reach = if version == WITHOUT_REACH { None } else { Some([self.reach()?, self.reach()?, self.reach()?]) };
+        let thresholds = Thresholds { offset, alert, training_minimum, reach };
         let in_range = (-1.0..=0.0).contains(&thresholds.offset) && thresholds.alert <= 0.0;
         require(in_range, "a threshold is out of range")?;
         let scales = self.scales()?;
@@ -205,6 +215,12 @@ impl<'a> Reader<'a> {
         require(self.u32()? == parameters.trees, "its number of trees is not the one it was trained with")?;
         let trees = (0..parameters.trees).map(|_| self.tree(max_samples)).collect::<Result<Vec<_>, _>>()?;
         Ok(Model::new(parameters, scales, Forest::from_trees(trees, max_samples), thresholds, hash))
+    }
+
+    fn reach(&mut self) -> Result<Reach, Error> {
+        let (low, high) = (self.f64()?, self.f64()?);
+        require(low < high, "a z-score is always out of reach")?;
+        Ok(Reach { low, high })
     }
 
     fn specification_hash(&mut self) -> Result<String, Error> {
@@ -287,10 +303,15 @@ fn require(holds: bool, reason: &'static str) -> Result<(), Error> {
 mod tests {
     use super::*;
     use crate::{TrainingSet, train};
+    use domain::AlertLimits;
     use proptest::prelude::*;
+    use rstest::rstest;
     use std::sync::LazyLock;
 
-    const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/golden/model-v1.bin");
+    const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/golden/model-v2.bin");
+
+    /// The same model in the version before.
+    const GOLDEN_WITHOUT_REACH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/golden/model-v1.bin");
 
     /// Three trees of 16 rows on integers, so that every platform trains the same.
     fn model() -> Model {
@@ -331,10 +352,35 @@ mod tests {
     }
 
     #[test]
-    fn a_model_of_another_format_version_is_refused() {
+    fn a_model_of_the_version_before_is_read_and_stays_as_it_is() {
+        let bytes = std::fs::read(GOLDEN_WITHOUT_REACH).unwrap();
+        let old = Model::from_bytes(&bytes).unwrap();
+        let AlertLimits { threshold, training_minimum, .. } = model().alert_limits();
+        assert_eq!(old.alert_limits(), AlertLimits { threshold, training_minimum, reach: None });
+        assert_eq!(old, model().without_reach());
+        assert!(old.to_bytes() == bytes, "the artifact differs from {GOLDEN_WITHOUT_REACH}");
+    }
+
+    #[rstest]
+    #[case(0)]
+    #[case(3)]
+    fn a_model_of_another_format_version_is_refused(#[case] version: u8) {
         let mut other = content();
-        other[8] = 2;
-        assert!(matches!(Model::from_bytes(&sealed(other)), Err(Error::UnknownVersion { found: 2, known: 1 })));
+        other[8] = version;
+        let refused = Model::from_bytes(&sealed(other)).unwrap_err();
+        assert!(
+            matches!(refused, Error::UnknownVersion { found, known: 2 } if found == u32::from(version)),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn a_reach_that_holds_nothing_is_refused() {
+        let mut other = content();
+        // The reach begins behind 12 bytes of header, 64 of hash, 32 of parameters, 24 of thresholds.
+        let (low, high) = other[132..148].split_at_mut(8);
+        low.swap_with_slice(high);
+        assert!(matches!(Model::from_bytes(&sealed(other)), Err(Error::Damaged { .. })));
     }
 
     #[test]
@@ -370,9 +416,10 @@ mod tests {
 
     #[test]
     fn counts_beyond_the_bytes_are_refused_without_allocating_for_them() {
-        // The number of symbols follows 12 bytes of header, 64 of hash, 32 of parameters, 24 of thresholds, 80 of scale.
+        // The number of symbols follows 12 bytes of header, 64 of hash, 32 of parameters, 24 of thresholds, 48 of reach,
+        // 80 of scale.
         let mut many = content();
-        many[212..216].copy_from_slice(&u32::MAX.to_le_bytes());
+        many[260..264].copy_from_slice(&u32::MAX.to_le_bytes());
         assert!(matches!(Model::from_bytes(&sealed(many)), Err(Error::Damaged { .. })));
     }
 

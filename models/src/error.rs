@@ -55,11 +55,11 @@ pub enum Error {
     #[error("these bytes are not a model artifact: check the path")]
     NotAnArtifact,
     /// The artifact was written by another version of the format.
-    #[error("the model artifact has format version {found}, this build reads {known}: train the model again")]
+    #[error("the model artifact has format version {found}, this build reads 1 to {known}: train the model again")]
     UnknownVersion {
         /// Version found.
         found: u32,
-        /// Version that this build reads.
+        /// The newest version that this build reads.
         known: u32,
     },
     /// The bytes of an artifact are not those that were written.

@@ -23,7 +23,7 @@
 
 use std::array;
 
-use domain::{FEATURE_NAMES, FeatureVector, Symbol};
+use domain::{AlertLimits, FEATURE_NAMES, FeatureVector, Reach, Symbol};
 
 use crate::{
     model::{Model, Verdict},
@@ -80,6 +80,8 @@ pub struct ExplainedFeature {
     pub expected_high: f64,
     /// How many deviations the value lies above the mean; negative below it.
     pub deviations: f64,
+    /// How far the value may go before the event is worth an alert whatever its score; `None` where that does not count.
+    pub reach: Option<Reach>,
 }
 
 /// How a row went through the trees. Depths are path lengths: splits to the leaf, plus c(rows in the leaf).
@@ -111,7 +113,7 @@ impl Model {
         let path_lengths = walk.path_lengths.map(|sum| sum / f64::from(trees));
         Explanation {
             verdict: self.verdict(symbol, features),
-            features: explained(&path_lengths, scale, features),
+            features: explained(&path_lengths, scale, &self.alert_limits(), features),
             path: PathSummary {
                 mean_depth: path_lengths[ALL],
                 training_depth: path_lengths[0],
@@ -205,7 +207,12 @@ fn contribution(path_lengths: &[f64; SETS], feature: usize) -> f64 {
     without.map(|set| CHANCES[set.count_ones() as usize] * taken_off(set)).sum()
 }
 
-fn explained(path_lengths: &[f64; SETS], scale: &Scale, values: &FeatureVector) -> [ExplainedFeature; FEATURES] {
+fn explained(
+    path_lengths: &[f64; SETS],
+    scale: &Scale,
+    limits: &AlertLimits,
+    values: &FeatureVector,
+) -> [ExplainedFeature; FEATURES] {
     let contributions: [f64; FEATURES] = array::from_fn(|feature| contribution(path_lengths, feature));
     let towards_anomaly = contributions.map(|splits| if splits > NOISE { splits } else { 0.0 });
     let total: f64 = towards_anomaly.iter().sum();
@@ -219,6 +226,7 @@ fn explained(path_lengths: &[f64; SETS], scale: &Scale, values: &FeatureVector) 
             expected_low: finite(mean - EXPECTED_DEVIATIONS * deviation),
             expected_high: finite(mean + EXPECTED_DEVIATIONS * deviation),
             deviations: finite((values[feature] - mean) / deviation),
+            reach: limits.reach_of(FEATURE_NAMES[feature]),
         }
     });
     features.sort_by(|a, b| b.contribution.total_cmp(&a.contribution));
@@ -336,7 +344,7 @@ mod tests {
             TrainParameters::default(),
             Scales { global: scale, by_symbol: Vec::new() },
             Forest::from_trees(vec![Tree::import(tree).unwrap()], 3),
-            Thresholds { offset: -0.5, alert: 0.0, training_minimum: 0.0 },
+            Thresholds { offset: -0.5, alert: 0.0, training_minimum: 0.0, reach: None },
             String::new(),
         )
     }
@@ -420,6 +428,7 @@ mod tests {
         let first = explanation.features[0];
         assert_eq!(first.feature, leading, "{explanation:?}");
         assert!(first.share > 0.8 && first.deviations.abs() > 7.0, "{first:?}");
+        assert_eq!(first.reach, NOISE_MODEL.alert_limits().reach_of(leading));
         assert!(explanation.path.mean_depth < explanation.path.training_depth);
     }
 

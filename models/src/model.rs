@@ -1,7 +1,7 @@
 //! A trained model: scaler, forest, thresholds and the specification of its features. Immutable; the same bytes in
 //! its artifact whenever and wherever it was trained. Never changes a threshold after training.
 
-use domain::{AlertLimits, FeatureVector, Symbol};
+use domain::{AlertLimits, FeatureVector, Reach, Symbol, features::Z_SCORES};
 
 use crate::{
     forest::Forest,
@@ -19,7 +19,7 @@ pub struct Verdict {
     pub is_anomaly: bool,
 }
 
-/// What is read off the scores of the training rows.
+/// What is read off the training rows and their scores.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Thresholds {
     /// A score below this is an anomaly.
@@ -28,6 +28,8 @@ pub(crate) struct Thresholds {
     pub alert: f64,
     /// As a value of the decision function.
     pub training_minimum: f64,
+    /// In the unit of the features; none in models of before there was one.
+    pub reach: Option<[Reach; Z_SCORES]>,
 }
 
 /// A trained detector.
@@ -113,10 +115,17 @@ impl Model {
         self.thresholds.offset
     }
 
-    /// From which anomaly scores on an alert may be raised: the alert quantile and the least of the scores of calm
-    /// training rows, those of no labelled anomaly and its aftermath.
+    /// From where on an alert may be raised: the alert quantile and the least of the scores of calm training rows, those
+    /// of no labelled anomaly and its aftermath, and how far the z-scores of such rows reach, half as far again.
     pub const fn alert_limits(&self) -> AlertLimits {
-        AlertLimits { threshold: self.thresholds.alert, training_minimum: self.thresholds.training_minimum }
+        let Thresholds { alert, training_minimum, reach, .. } = self.thresholds;
+        AlertLimits { threshold: alert, training_minimum, reach }
+    }
+
+    /// The model as it was trained before there was a reach of z-scores: the bytes of its artifact are those of then.
+    #[must_use]
+    pub fn without_reach(&self) -> Self {
+        Self { thresholds: Thresholds { reach: None, ..self.thresholds.clone() }, ..self.clone() }
     }
 
     /// Rows that each tree was grown on: the parameter, or all rows where there were fewer.

@@ -3,7 +3,10 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "row counts are checked against MAX_ROWS, which fits u32")]
 
-use domain::{FEATURE_NAMES, FeatureVector, Symbol};
+use domain::{
+    FEATURE_NAMES, FeatureVector, Reach, Symbol,
+    features::{MAX_Z_SCORE, Z_SCORES},
+};
 use rayon::prelude::*;
 
 use crate::{
@@ -24,6 +27,9 @@ pub const MAX_TREES: u32 = 10_000;
 
 /// The most rows a tree is grown on.
 pub const MAX_SAMPLES: u32 = 65_536;
+
+/// By how much of the range of calm training rows a z-score may leave it, to either side, before it is out of reach.
+const REACH_BEYOND: f64 = 0.5;
 
 /// Rows that one rayon task scales or scores.
 const ROWS_PER_TASK: usize = 4_096;
@@ -156,7 +162,7 @@ pub fn train(set: &TrainingSet, parameters: &TrainParameters) -> Result<Model, E
     let standard = standardise(set, &scales);
     let max_samples = parameters.max_samples.min(standard.len() as u32);
     let forest = Forest::grow(&standard, parameters.trees, max_samples, parameters.seed);
-    let thresholds = thresholds(&forest, &standard, &set.disturbed, parameters);
+    let thresholds = thresholds(&forest, &standard, set, parameters);
     Ok(Model::new(parameters.clone(), scales, forest, thresholds, specification::hash()))
 }
 
@@ -197,7 +203,7 @@ fn standardise(set: &TrainingSet, scales: &Scales) -> Vec<[f32; FEATURES]> {
 fn thresholds(
     forest: &Forest,
     standard: &[[f32; FEATURES]],
-    disturbed: &[usize],
+    set: &TrainingSet,
     parameters: &TrainParameters,
 ) -> Thresholds {
     let mut scores = vec![0.0; standard.len()];
@@ -205,11 +211,7 @@ fn thresholds(
         .par_chunks_mut(ROWS_PER_TASK)
         .zip(standard.par_chunks(ROWS_PER_TASK))
         .for_each(|(scores, rows)| forest.score_samples_into(rows, scores));
-    let calm = without(&scores, disturbed);
-    let ascending = |mut scores: Vec<f64>| {
-        scores.par_sort_unstable_by(f64::total_cmp);
-        scores
-    };
+    let calm = without(&scores, &set.disturbed);
     let scores = ascending(scores);
     let calm = calm.map(ascending);
     let calm = calm.as_deref().unwrap_or(&scores);
@@ -217,20 +219,44 @@ fn thresholds(
     let offset = at(&scores, parameters.contamination);
     Thresholds {
         offset,
-        // An alert is always an anomaly too, even where its quantile is the wider one.
+        // A score that raises an alert is always one of an anomaly too, even where the alert quantile is the wider one.
         alert: (at(calm, parameters.alert_quantile) - offset).min(0.0),
         training_minimum: at(calm, 0.0) - offset,
+        reach: Some(std::array::from_fn(|feature| reach(set, feature, parameters))),
     }
 }
 
-/// The scores at other places than these, which ascend; `None` where that is all of them, or none.
-fn without(scores: &[f64], places: &[usize]) -> Option<Vec<f64>> {
-    if places.is_empty() || places.len() == scores.len() {
+/// How far the values of a z-score reach in calm rows: from the alert quantile at one end to that at the other, the
+/// contamination where that is less, and beyond both by [`REACH_BEYOND`] of what lies between. A few rows that lie far
+/// out do not stretch it, as the least and the greatest value would.
+fn reach(set: &TrainingSet, feature: usize, parameters: &TrainParameters) -> Reach {
+    let values: Vec<f64> = set.rows.iter().map(|row| row[feature]).collect();
+    let calm = ascending(without(&values, &set.disturbed).unwrap_or(values));
+    let rare = parameters.alert_quantile.min(parameters.contamination);
+    let at = |q| quantile::of_sorted(&calm, q).unwrap_or(0.0);
+    let (low, high) = (at(rare), at(1.0 - rare));
+    let beyond = REACH_BEYOND * (high - low);
+    if beyond > 0.0 {
+        Reach { low: low - beyond, high: high + beyond }
+    } else {
+        // Of a value that never changed nothing is known of how far it may.
+        Reach { low: -MAX_Z_SCORE, high: MAX_Z_SCORE }
+    }
+}
+
+fn ascending(mut values: Vec<f64>) -> Vec<f64> {
+    values.par_sort_unstable_by(f64::total_cmp);
+    values
+}
+
+/// The values at other places than these, which ascend; `None` where that is all of them, or none.
+fn without(values: &[f64], places: &[usize]) -> Option<Vec<f64>> {
+    if places.is_empty() || places.len() == values.len() {
         return None;
     }
     let mut places = places.iter().peekable();
-    let is_left = |(place, score): (usize, &f64)| places.next_if_eq(&&place).is_none().then_some(*score);
-    Some(scores.iter().enumerate().filter_map(is_left).collect())
+    let is_left = |(place, value): (usize, &f64)| places.next_if_eq(&&place).is_none().then_some(*value);
+    Some(values.iter().enumerate().filter_map(is_left).collect())
 }
 
 #[cfg(test)]
@@ -304,6 +330,55 @@ mod tests {
         let unaware = train(&unknown, &parameters).unwrap();
         assert_eq!(unaware.threshold(), model.threshold());
         assert!(unaware.alert_limits().threshold < limits.threshold);
+    }
+
+    /// 1 001 rows whose z-scores are -1 to 1 in steps of 0.002, the second one ten times that, the third one never other
+    /// than 3.
+    fn even() -> TrainingSet {
+        let symbol = Symbol::parse("BTC-USDT").unwrap();
+        let mut set = TrainingSet::new();
+        for row in 0..=1_000 {
+            let value = f64::from(row) / 500.0 - 1.0;
+            set.push(symbol, [value, 10.0 * value, 3.0, 0.002, 9.0]);
+        }
+        set
+    }
+
+    #[test]
+    fn z_scores_reach_half_as_far_again_as_those_of_calm_rows() {
+        let parameters = TrainParameters { alert_quantile: 0.1, contamination: 0.2, ..small() };
+        let reach_after = |set: &TrainingSet| train(set, &parameters).unwrap().alert_limits().reach.unwrap();
+        let near = |value: f64, expected: f64| assert!((value - expected).abs() < 1e-9, "{value}, not {expected}");
+        let mut set = even();
+        let calm = reach_after(&set);
+        // From -0.8 to 0.8 lie all but a tenth at each end.
+        let [price, log_return, volume] = calm;
+        near(price.low, -1.6);
+        near(price.high, 1.6);
+        near(log_return.low, -16.0);
+        near(log_return.high, 16.0);
+        assert_eq!(volume, Reach { low: -MAX_Z_SCORE, high: MAX_Z_SCORE }, "it may change as it likes");
+        (0..100).for_each(|_| set.push_disturbed(set.symbols[0], [50.0, -100.0, 40.0, 0.1, 90.0]));
+        assert_eq!(reach_after(&set), calm);
+    }
+
+    #[test]
+    fn a_few_rows_far_out_do_not_stretch_the_reach() {
+        let mut set = even();
+        set.push(set.symbols[0], [100.0, -100.0, 3.0, 0.002, 9.0]);
+        let parameters = TrainParameters { alert_quantile: 0.01, contamination: 0.02, ..small() };
+        let reach = train(&set, &parameters).unwrap().alert_limits().reach.unwrap();
+        assert!(reach[0].high < 2.0 && reach[1].low > -20.0, "{reach:?}");
+    }
+
+    #[test]
+    fn the_reach_is_that_of_the_contamination_where_the_alert_quantile_is_the_wider_one() {
+        let reach_at = |alert_quantile| {
+            let parameters = TrainParameters { alert_quantile, contamination: 0.05, ..small() };
+            train(&even(), &parameters).unwrap().alert_limits().reach
+        };
+        assert_eq!(reach_at(0.4), reach_at(0.05));
+        assert_ne!(reach_at(0.01), reach_at(0.05));
     }
 
     #[test]

@@ -147,9 +147,12 @@ fn print_features(explanation: &Explanation) -> anyhow::Result<()> {
             format!("{:.6}", feature.expected_low),
             format!("{:.6}", feature.expected_high),
             format!("{:.2}", feature.deviations),
+            feature.reach.map_or_else(String::new, |reach| format!("{:.2}", reach.low)),
+            feature.reach.map_or_else(String::new, |reach| format!("{:.2}", reach.high)),
         ]
     };
-    let heading = ["feature at the peak", "value", "share", "expected from", "to", "deviations"];
+    let heading =
+        ["feature at the peak", "value", "share", "expected from", "to", "deviations", "alert below", "or above"];
     output::table(&heading, &explanation.features.iter().map(row).collect::<Vec<_>>())
 }
 
@@ -251,6 +254,8 @@ fn explanation_value(explanation: &Explanation) -> Value {
             "expected_low": one.expected_low,
             "expected_high": one.expected_high,
             "deviations": one.deviations,
+            "alert_low": one.reach.map(|reach| reach.low),
+            "alert_high": one.reach.map(|reach| reach.high),
         })
     };
     json!({

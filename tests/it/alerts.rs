@@ -36,6 +36,7 @@ struct Alerted {
     symbol: String,
     time: i64,
     alert: String,
+    alert_type: String,
 }
 
 fn scored(data: &Data) -> Vec<Scored> {
@@ -54,9 +55,13 @@ fn scored(data: &Data) -> Vec<Scored> {
 fn alerted(data: &Data) -> Vec<Alerted> {
     let schema = TableName::Alerts.schema();
     let at = |name: &str| schema.index_of(name).unwrap();
-    let [symbol, time, alert] = ["symbol", "timestamp", "alert_id"].map(at);
-    let row =
-        |row: Vec<String>| Alerted { symbol: row[symbol].clone(), time: micros(&row[time]), alert: row[alert].clone() };
+    let [symbol, time, alert, alert_type] = ["symbol", "timestamp", "alert_id", "alert_type"].map(at);
+    let row = |row: Vec<String>| Alerted {
+        symbol: row[symbol].clone(),
+        time: micros(&row[time]),
+        alert: row[alert].clone(),
+        alert_type: row[alert_type].clone(),
+    };
     data.rows(TableName::Alerts, &[]).into_iter().map(row).collect()
 }
 
@@ -90,17 +95,20 @@ fn injected_anomalies_of_prices_raise_alerts_and_calm_markets_hardly_any() {
 
     let (scored, alerted) = (scored(&data), alerted(&data));
     let injected = injected(&scored);
-    let mut found: BTreeMap<&str, [usize; 2]> = BTreeMap::new();
+    // By kind: those that are met, those that are called by their name, and all.
+    let mut found: BTreeMap<&str, [usize; 3]> = BTreeMap::new();
     for (symbol, label, first, last) in &injected {
-        let is_met = |event: &Alerted| event.symbol == *symbol && (*first..=*last).contains(&event.time);
-        let [met, all] = found.entry(label).or_default();
-        *met += usize::from(alerted.iter().any(is_met));
+        let is_met = |event: &&Alerted| event.symbol == *symbol && (*first..=*last).contains(&event.time);
+        let [met, named, all] = found.entry(label).or_default();
+        let alerts: Vec<&Alerted> = alerted.iter().filter(is_met).collect();
+        *met += usize::from(!alerts.is_empty());
+        *named += usize::from(alerts.iter().any(|event| event.alert_type == *label));
         *all += 1;
     }
-    let share = |label: &str| {
-        let [met, all] = found[label];
+    let shares = |label: &str| {
+        let [met, named, all] = found[label];
         assert!(all > 10, "only {all} of {label}");
-        met as f64 / all as f64
+        (met as f64 / all as f64, named as f64 / met as f64)
     };
     let is_true = |event: &Alerted| {
         injected.iter().any(|(symbol, _, first, last)| {
@@ -112,9 +120,19 @@ fn injected_anomalies_of_prices_raise_alerts_and_calm_markets_hardly_any() {
         alerted.iter().filter(|event| is_true(event)).map(|event| event.alert.as_str()).collect();
     let symbol_hours = scored.len() as f64 / 3_600.0;
     let false_an_hour = (raised.len() - true_ones.len()) as f64 / symbol_hours;
-    println!("injected anomalies met {found:?}; {} alerts, {false_an_hour:.2} false an hour and symbol", raised.len());
-    assert!(share("PRICE_SPIKE") > 0.7 && share("FLASH_CRASH") > 0.7, "{found:?}");
-    assert!(false_an_hour <= 1.0, "{false_an_hour}");
+    // A loose detector has few false alerts, since each of them lasts until an anomaly comes by. Its events betray it.
+    let false_events_an_hour = alerted.iter().filter(|event| !is_true(event)).count() as f64 / symbol_hours;
+    println!(
+        "injected anomalies met, called by their name, all: {found:?}; {} alerts; an hour and symbol {false_an_hour:.2} \
+         false alerts, {false_events_an_hour:.2} normal events in alerts",
+        raised.len()
+    );
+    for kind in ["PRICE_SPIKE", "FLASH_CRASH"] {
+        let (met, named) = shares(kind);
+        assert!(met > 0.95 && named > 0.85, "{found:?}");
+    }
+    assert!(shares("VOLUME_SPIKE").0 > 0.3, "{found:?}");
+    assert!(false_an_hour <= 0.5 && false_events_an_hour <= 1.0, "{false_an_hour}, {false_events_an_hour}");
 }
 
 #[test]
@@ -183,7 +201,8 @@ fn alerts_are_raised_looked_at_and_judged_by_hand_and_over_http() {
     for told in [&shown["prediction"]["anomaly_score"], &explanation["anomaly_score"]] {
         assert_eq!(told, &peak["anomaly_score"], "{shown}");
     }
-    assert_eq!(explanation["features"][0]["feature"], peak["leading_feature"]);
+    let leading = |feature: &&Value| feature["feature"] == peak["leading_feature"];
+    assert_eq!(explanation["features"].as_array().unwrap().iter().find(leading).unwrap()["share"], peak["share"]);
     let around = shown["around"].as_array().unwrap();
     assert!(around.iter().any(|event| event["id"] == peak["id"]), "{shown}");
     assert!(data.run(&format!("alert show {id}")).contains("around the peak"));

@@ -33,14 +33,14 @@ pub enum AlertTypeName {
     VolumeStillness,
 }
 
-/// How rare the score is.
+/// How rare the event is.
 #[derive(Serialize, Enum)]
 #[serde(rename_all = "snake_case")]
 #[oai(rename = "Severity", rename_all = "snake_case", remote = "Severity")]
 pub enum SeverityName {
     /// Beyond the alert threshold.
     Warning,
-    /// Nearer to the lowest score of calm training rows than to the alert threshold.
+    /// Nearer to the lowest score of calm training rows than to the alert threshold, or a z-score out of reach of theirs.
     High,
     /// Lower than the score of any calm training row.
     Critical,
@@ -70,7 +70,7 @@ pub struct Alert {
     pub symbol: String,
     /// What kind of anomaly.
     pub alert_type: AlertTypeName,
-    /// How rare the score at its peak is.
+    /// How rare its peak is.
     pub severity: SeverityName,
     /// Event time of the event that raised it.
     pub raised_at: String,
@@ -100,7 +100,7 @@ pub struct AlertPeak {
     pub anomaly_score: f64,
     /// Version of the model that judged.
     pub model_version: i64,
-    /// The feature with the largest share of what makes the score anomalous.
+    /// The feature with the largest share of what makes the score anomalous, of those out of reach where there are any.
     pub leading_feature: String,
     /// That share, 0 to 1.
     pub share: f64,
@@ -304,13 +304,13 @@ pub struct AlertEvent {
     pub raised_at: String,
     /// What kind of anomaly.
     pub alert_type: AlertTypeName,
-    /// How rare this event's score is.
+    /// How rare this event is.
     pub severity: SeverityName,
     /// The decision function: negative = anomaly.
     pub anomaly_score: f64,
     /// Version of the model that judged.
     pub model_version: i64,
-    /// The feature with the largest share of what makes the score anomalous.
+    /// The feature with the largest share of what makes the score anomalous, of those out of reach where there are any.
     pub leading_feature: String,
     /// That share, 0 to 1.
     pub share: f64,

@@ -49,6 +49,13 @@ pub struct ExplainedFeature {
     pub expected_high: f64,
     /// How many deviations the value lies above that mean; negative below it.
     pub deviations: f64,
+    /// A z-score below this is worth an alert whatever the anomaly score; null for other features, and where the model is
+    /// older than such limits.
+    #[oai(nullable)]
+    pub alert_low: Option<f64>,
+    /// So is one above this.
+    #[oai(nullable)]
+    pub alert_high: Option<f64>,
 }
 
 /// How the row went through the trees. Depths count the splits to a leaf and those that its rows would still need.
@@ -99,6 +106,8 @@ impl From<&explain::ExplainedFeature> for ExplainedFeature {
             expected_low: explained.expected_low,
             expected_high: explained.expected_high,
             deviations: explained.deviations,
+            alert_low: explained.reach.map(|reach| reach.low),
+            alert_high: explained.reach.map(|reach| reach.high),
         }
     }
 }
@@ -118,10 +127,20 @@ impl From<&explain::PathSummary> for ExplainedPath {
 impl Example for ExplainAnswer {
     fn example() -> Self {
         let [price, log_return, volume, price_std, volume_std] = FEATURE_NAMES;
-        let feature = |name: &str, numbers: [f64; 6]| {
+        let feature = |name: &str, numbers: [f64; 6], reach: Option<[f64; 2]>| {
             let [value, contribution, share, expected_low, expected_high, deviations] = numbers;
-            let feature = name.to_owned();
-            ExplainedFeature { feature, value, contribution, share, expected_low, expected_high, deviations }
+            let [alert_low, alert_high] = [0, 1].map(|end| reach.map(|reach| reach[end]));
+            ExplainedFeature {
+                feature: name.to_owned(),
+                value,
+                contribution,
+                share,
+                expected_low,
+                expected_high,
+                deviations,
+                alert_low,
+                alert_high,
+            }
         };
         Self {
             symbol: "BTC-USDT".to_owned(),
@@ -132,11 +151,11 @@ impl Example for ExplainAnswer {
             alert_threshold: -0.0312,
             training_minimum: -0.0487,
             features: vec![
-                feature(price, [4.5, 2.04, 0.288, -1.94, 2.0, 4.53]),
-                feature(log_return, [3.8, 1.65, 0.233, -1.99, 1.97, 3.85]),
-                feature(price_std, [0.008, 1.61, 0.227, -0.0009, 0.004, 5.27]),
-                feature(volume_std, [25.0, 1.46, 0.206, -4.03, 20.31, 2.77]),
-                feature(volume, [1.5, 0.33, 0.046, -1.96, 2.02, 1.48]),
+                feature(price, [4.5, 2.04, 0.288, -1.94, 2.0, 4.53], Some([-7.92, 7.88])),
+                feature(log_return, [3.8, 1.65, 0.233, -1.99, 1.97, 3.85], Some([-7.11, 7.06])),
+                feature(price_std, [0.008, 1.61, 0.227, -0.0009, 0.004, 5.27], None),
+                feature(volume_std, [25.0, 1.46, 0.206, -4.03, 20.31, 2.77], None),
+                feature(volume, [1.5, 0.33, 0.046, -1.96, 2.02, 1.48], Some([-7.55, 14.62])),
             ],
             path: ExplainedPath {
                 mean_depth: 4.85,

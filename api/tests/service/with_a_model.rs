@@ -44,6 +44,7 @@ async fn an_explanation_is_that_of_the_model_to_the_bit() {
     let limits = active.model.alert_limits();
     let (threshold, alert_threshold, training_minimum) =
         (active.model.threshold(), limits.threshold, limits.training_minimum);
+    assert_eq!(expected.features.iter().filter(|explained| explained.reach.is_some()).count(), 3);
     let service = Running::start(Some(active)).await;
     let verdict = json_of(service.predict(question("BTC-USDT", SPIKE).to_string()).await).await;
     let response = service.explain(question("BTC-USDT", SPIKE).to_string()).await;
@@ -53,7 +54,8 @@ async fn an_explanation_is_that_of_the_model_to_the_bit() {
         json!({
             "feature": explained.feature, "value": explained.value, "contribution": explained.contribution,
             "share": explained.share, "expected_low": explained.expected_low,
-            "expected_high": explained.expected_high, "deviations": explained.deviations
+            "expected_high": explained.expected_high, "deviations": explained.deviations,
+            "alert_low": explained.reach.map(|reach| reach.low), "alert_high": explained.reach.map(|reach| reach.high)
         })
     });
     assert_eq!(
