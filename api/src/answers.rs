@@ -10,7 +10,7 @@ use domain::{FEATURE_NAMES, Timestamp};
 use jobs::{
     active::ActiveModel,
     feed::{self, FeatureStatistics, FeedItem, Percentiles, Statistics, Tally},
-    status::{PartState, PartStatus},
+    status::{Part, PartState, PartStatus, Progress},
 };
 use poem::{
     IntoResponse, Response,
@@ -316,10 +316,39 @@ impl Example for Missed {
     }
 }
 
-/// The parts of the program and how they are.
+/// The parts of the program, and how far it is.
 #[derive(Serialize, Object)]
 #[oai(example)]
 pub struct SystemStatus {
+    /// The parts.
+    #[serde(flatten)]
+    #[oai(flatten)]
+    pub parts: PartsStatus,
+    /// The version of the program.
+    pub version: String,
+    /// When the service began; RFC 3339, UTC.
+    pub started: String,
+    /// How far the first model is.
+    pub progress: FirstModelProgress,
+}
+
+/// How far the program is on its way to the first model.
+#[derive(Serialize, Object)]
+pub struct FirstModelProgress {
+    /// Events in the log.
+    pub events_logged: u64,
+    /// Feature rows committed.
+    pub feature_rows: u64,
+    /// Feature rows that the first training needs.
+    pub rows_for_first_model: u64,
+    /// What happens now, as a sentence for a person; empty where there is nothing to say.
+    pub message: String,
+}
+
+/// The parts of the program and how they are.
+#[derive(Serialize, Object)]
+#[oai(example)]
+pub struct PartsStatus {
     /// API, Log, Stream, Lake, Scheduler, Model.
     pub services: Vec<ServiceStatus>,
     /// When this was told; RFC 3339, UTC.
@@ -336,7 +365,8 @@ pub struct ServiceStatus {
     pub name: String,
     /// How it is.
     pub status: ServiceState,
-    /// How long its last operation took, in milliseconds.
+    /// How long log, lake and the registry of the model took to answer a small question, in milliseconds; 0 for the others
+    /// and in events of `/stream`.
     pub response_time_ms: f64,
     /// A sentence for a person, where there is something to say.
     #[oai(nullable)]
@@ -357,6 +387,30 @@ pub enum ServiceState {
 }
 
 impl SystemStatus {
+    /// How a service is that began at `begun`, with how long parts took to answer, in milliseconds.
+    pub fn of(service: &Service, begun: Timestamp, times: &[(Part, f64)]) -> Self {
+        let mut parts = service.status.parts();
+        for part in &mut parts {
+            let time = times.iter().find(|(name, _)| *name == part.name);
+            part.response_time_ms = time.map_or(part.response_time_ms, |(_, time)| *time);
+        }
+        Self {
+            parts: PartsStatus::of(parts, service),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            started: iso_text(begun),
+            progress: service.status.progress().into(),
+        }
+    }
+}
+
+impl From<Progress> for FirstModelProgress {
+    fn from(progress: Progress) -> Self {
+        let Progress { events_logged, feature_rows, rows_for_first_model, message } = progress;
+        Self { events_logged, feature_rows, rows_for_first_model, message }
+    }
+}
+
+impl PartsStatus {
     /// How the parts of a service are.
     pub fn of(parts: Vec<PartStatus>, service: &Service) -> Self {
         let services = parts.into_iter().map(ServiceStatus::from).collect();
@@ -380,6 +434,22 @@ impl From<PartStatus> for ServiceStatus {
 }
 
 impl Example for SystemStatus {
+    fn example() -> Self {
+        Self {
+            parts: PartsStatus::example(),
+            version: "0.1.0".to_owned(),
+            started: "2026-11-22T07:30:00+00:00".to_owned(),
+            progress: FirstModelProgress {
+                events_logged: 21_645,
+                feature_rows: 21_621,
+                rows_for_first_model: 5_000,
+                message: String::new(),
+            },
+        }
+    }
+}
+
+impl Example for PartsStatus {
     fn example() -> Self {
         let name = "API".to_owned();
         let api = ServiceStatus { name, status: ServiceState::Online, response_time_ms: 0.0, details: None };

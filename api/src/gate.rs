@@ -137,7 +137,7 @@ enum Need {
 impl Need {
     fn of(operation: &MetaOperation) -> Self {
         match operation.operation_id.unwrap_or_default() {
-            "livez" | "readyz" | "health" | "docs" | "openapi" => Self::Nothing,
+            "livez" | "readyz" | "health" | "dashboard" | "asset" | "docs" | "openapi" => Self::Nothing,
             "predict" | "predict_batch" | "explain" => Self::Scope(Scope::Predict),
             "post_events" => Self::Scope(Scope::Ingest),
             "post_sql" => Self::Scope(Scope::Read),

@@ -26,6 +26,7 @@ mod meter;
 mod site;
 
 mod answers;
+mod negotiation;
 mod parameters;
 mod posted;
 mod predict;
@@ -42,7 +43,7 @@ mod tables;
 
 mod stream;
 
-mod start_page;
+mod dashboard;
 
 mod error;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jobs::status::{Part, PartState};
 use poem::http::StatusCode;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     problem::{Problem, ProblemPart, RETRY_AFTER_S},
@@ -46,6 +46,23 @@ pub async fn check(service: &Service) -> Result<(), Problem> {
     }
     let problem = Problem::of_parts(StatusCode::SERVICE_UNAVAILABLE, "not ready", missing);
     Err(Problem { cause, ..problem }.retry_after(RETRY_AFTER_S))
+}
+
+/// How long log, lake and registry take to answer, in milliseconds. Who does not answer took as long as was waited.
+pub async fn response_times(service: &Service) -> [(Part, f64); 3] {
+    tokio::join!(
+        timed(Part::Log, service.intake.ask()),
+        timed(Part::Lake, service.tables.ask()),
+        timed(Part::Model, service.control.ask()),
+    )
+    .into()
+}
+
+async fn timed(part: Part, ask: impl Future<Output = Result<(), jobs::Error>>) -> (Part, f64) {
+    let asked = Instant::now();
+    // Whether it answers, `/readyz` tells.
+    let _ = timeout(PATIENCE, ask).await;
+    (part, asked.elapsed().as_secs_f64() * 1e3)
 }
 
 /// The parts that say that they do not work.

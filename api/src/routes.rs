@@ -8,7 +8,7 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use domain::Clock;
+use domain::{Clock, Timestamp};
 use jobs::{
     active::ActiveModel,
     alerts::Alerts,
@@ -32,6 +32,7 @@ use crate::{
         Document, ExplainAnswer, Health, Json, MediaType, ModelInfo, Passed, PredictAnswer, ShownPrediction, Stats,
         SystemStatus,
     },
+    dashboard::Dashboard,
     document,
     events::EventOperations,
     gate::{Gate, Guarded},
@@ -46,7 +47,6 @@ use crate::{
     protection::Protection,
     readiness,
     sql::Sql,
-    start_page,
     stream::{Events, Kind, Opened, Wanted},
     tables::Tables,
 };
@@ -106,11 +106,13 @@ pub fn routes(service: Service, events: Events) -> impl Endpoint<Output = Respon
         Tables::meta(),
         Predictions::meta(),
         Sql::meta(),
+        Dashboard::meta(),
     ];
+    let begun = service.clock.now();
     let observing = Observing {
         metrics: Arc::clone(&service.metrics),
         paths: Paths::of(apis.iter().flatten()),
-        ids: RequestIds::new(service.clock.now()),
+        ids: RequestIds::new(begun),
         simulated: service.simulated,
     };
     let documents = Arc::new(OnceLock::new());
@@ -121,8 +123,9 @@ pub fn routes(service: Service, events: Events) -> impl Endpoint<Output = Respon
     let predictions = Predictions { tables: service.tables.clone() };
     let sql = Sql { tables: service.tables.clone() };
     let (gate, keys_required) = (Gate::new(&service.protection), service.protection.keys_required);
-    let operations = Operations { service, events, documents: Arc::clone(&documents) };
-    let guarded = Guarded::new((operations, intake, alerts, life, tables, predictions, sql), gate);
+    let operations = Operations { service, begun, events, documents: Arc::clone(&documents) };
+    let all = (operations, intake, alerts, life, tables, predictions, sql, Dashboard::embedded());
+    let guarded = Guarded::new(all, gate);
     let openapi = OpenApiService::new(guarded, "Sentinel", env!("CARGO_PKG_VERSION"))
         .description(ABOUT)
         .license(LicenseObject::from("Apache-2.0"))
@@ -163,6 +166,7 @@ struct Documents {
 
 struct Operations {
     service: Service,
+    begun: Timestamp,
     events: Events,
     documents: Arc<OnceLock<Documents>>,
 }
@@ -227,7 +231,7 @@ impl Refusals for OfReadiness {
 }
 
 /// Refusals of operations that fail by a defect only.
-struct OfNothing;
+pub struct OfNothing;
 
 impl Refusals for OfNothing {
     const STATUSES: &'static [(u16, &'static str)] = &[];
@@ -368,10 +372,10 @@ impl Operations {
     /// What happens, as it happens
     ///
     /// Server-sent events. `prediction`: a live prediction as it is made, before it is in a table. `alert`: an event that
-    /// raised an alert or joined one, as soon as it is scored; `/alerts` has it seconds later. `status`: the object of
-    /// `/system-status` at the beginning and whenever a part changes. `run`: a run whose state changed. Ids grow; a client
-    /// that comes back with the last of them gets what it missed. `missed`: events that it is not told, because it read too
-    /// slowly or came back too late; the stream goes on with the oldest of the newest 10 000.
+    /// raised an alert or joined one, as soon as it is scored; `/alerts` has it seconds later. `status`: the parts of the
+    /// program as `/system-status` has them, at the beginning and whenever one changes. `run`: a run whose state changed.
+    /// Ids grow; a client that comes back with the last of them gets what it missed. `missed`: events that it is not told,
+    /// because it read too slowly or came back too late; the stream goes on with the oldest of the newest 10 000.
     #[oai(path = "/stream", method = "get", operation_id = "stream", tag = "Chapter::Predictions")]
     async fn stream(
         &self,
@@ -389,10 +393,11 @@ impl Operations {
         Ok(self.events.open(wanted, last_event_id.0.as_deref()))
     }
 
-    /// The parts of the program
+    /// The parts of the program, and how far the first model is
     #[oai(path = "/system-status", method = "get", operation_id = "system_status", tag = "Chapter::Operations")]
     async fn system_status(&self) -> Answer<Json<SystemStatus>, OfNothing> {
-        Ok(Json::of(&SystemStatus::of(self.service.status.parts(), &self.service))?)
+        let times = readiness::response_times(&self.service).await;
+        Ok(Json::of(&SystemStatus::of(&self.service, self.begun, &times))?)
     }
 
     /// Counters and distributions of predictions
@@ -437,14 +442,6 @@ impl Operations {
     async fn metrics(&self) -> Answer<Document<MetricsText>, OfNothing> {
         let text = self.service.metrics.encode().map_err(|error| Problem::internal(&error))?;
         Ok(Document::new(text))
-    }
-
-    /// The start page
-    #[oai(path = "/", method = "get", operation_id = "start_page", tag = "Chapter::Documents")]
-    async fn start_page(&self) -> Document<HtmlPage> {
-        let parts = self.service.status.parts();
-        let progress = self.service.status.progress();
-        Document::new(start_page::render(self.service.active().as_deref(), &parts, &progress, self.service.simulated))
     }
 
     /// The interactive documentation of this service

@@ -27,9 +27,10 @@ use poem_openapi::{
 use serde::Serialize;
 use tracing::warn;
 
-use crate::problem::{Problem, ProblemPart};
-
-use asked::has;
+use crate::{
+    negotiation::{TAG, has, tag_header},
+    problem::{Problem, ProblemPart},
+};
 
 pub use asked::{Asked, RowFormat};
 pub use page::{PageQuery, TableRows, default_rows, every_column};
@@ -42,9 +43,6 @@ pub const VERSIONS: &str = "X-Delta-Versions";
 
 /// Whether there are more rows than the limit.
 pub const TRUNCATED: &str = "X-Truncated";
-
-/// The name of an answer that a client may have already (RFC 9110, 8.8.3).
-const TAG: &str = "ETag";
 
 /// Rows in JSON, at most: who reads it holds all of them.
 pub const MAX_JSON_ROWS: u32 = 10_000;
@@ -234,14 +232,13 @@ fn sent(sending: Sending) -> Body {
 
 impl<T: RowsObject> ApiResponse for Rows<T> {
     fn meta() -> MetaResponses {
-        let tag: Told = (TAG, String::schema_ref, "Names this answer, for `If-None-Match`.");
-        let told = T::HEADERS.iter().copied().chain(T::HAS_TAG.then_some(tag));
+        let told = T::HEADERS.iter().copied().map(described);
         let rows = MetaResponse {
             description: "The rows. A connection that breaks before the end has not given all of them.",
             status: Some(200),
             status_range: None,
             content: RowFormat::ALL.map(content::<T>).into(),
-            headers: told.map(described).collect(),
+            headers: told.chain(T::HAS_TAG.then(tag_header)).collect(),
         };
         let unchanged = MetaResponse {
             description: "The rows are those that `If-None-Match` names.",

@@ -39,7 +39,7 @@ use tokio::{
 
 use crate::{
     alerts::answers::AlertEvent,
-    answers::{LivePrediction, Missed, SystemStatus},
+    answers::{LivePrediction, Missed, PartsStatus},
     life::answers::Run,
     routes::Service,
 };
@@ -312,7 +312,7 @@ impl ApiResponse for Opened {
             inline(text),
             LivePrediction::schema_ref(),
             AlertEvent::schema_ref(),
-            SystemStatus::schema_ref(),
+            PartsStatus::schema_ref(),
             Run::schema_ref(),
             Missed::schema_ref(),
         ];
@@ -338,7 +338,7 @@ impl ApiResponse for Opened {
     fn register(registry: &mut Registry) {
         LivePrediction::register(registry);
         AlertEvent::register(registry);
-        SystemStatus::register(registry);
+        PartsStatus::register(registry);
         Run::register(registry);
         Missed::register(registry);
     }

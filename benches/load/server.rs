@@ -26,10 +26,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts it and waits until it serves. `frequency`: seconds between two events of a symbol, otherwise the default.
-    pub fn start(data: &Path, frequency: Option<&str>) -> Self {
+    /// Starts it with more arguments and waits until it serves. `frequency`: seconds between two events of a symbol,
+    /// otherwise the default.
+    pub fn start(data: &Path, arguments: &[&str], frequency: Option<&str>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sentinel"));
-        command.env_clear().arg("--data-dir").arg(data).args(["up", "--bind", "127.0.0.1:0"]);
+        command.env_clear().arg("--data-dir").arg(data).args(["up", "--bind", "127.0.0.1:0"]).args(arguments);
         command.envs(frequency.map(|frequency| ("SENTINEL__SOURCE__EVENT_FREQUENCY_SECONDS", frequency)));
         let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let printed = BufReader::new(process.stderr.take().unwrap());

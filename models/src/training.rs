@@ -3,10 +3,7 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "row counts are checked against MAX_ROWS, which fits u32")]
 
-use domain::{
-    FEATURE_NAMES, FeatureVector, Reach, Symbol,
-    features::{MAX_Z_SCORE, Z_SCORES},
-};
+use domain::{FEATURE_NAMES, FeatureVector, Reach, Symbol, features::MAX_Z_SCORE};
 use rayon::prelude::*;
 
 use crate::{

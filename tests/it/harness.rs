@@ -145,6 +145,21 @@ impl Served {
         answer_to(request)
     }
 
+    /// The text of an answer, which must be 200.
+    pub fn text(&self, path: &str) -> String {
+        let (status, text) = self.answer(path, &[]);
+        assert_eq!(status, 200, "{path}: {text}");
+        text
+    }
+
+    /// Sends a JSON body; the text of the answer, which must be 200.
+    pub fn posted(&self, path: &str, body: &str) -> String {
+        let request = reqwest::Client::new().post(self.url(path)).header("content-type", "application/json");
+        let (status, text) = answer_to(request.body(body.to_owned()));
+        assert_eq!(status, 200, "{path}: {text}");
+        text
+    }
+
     /// Sends a JSON body, which must be answered with this status.
     pub fn post(&self, path: &str, body: &'static str, status: u16) {
         let request = reqwest::Client::new().post(self.url(path));

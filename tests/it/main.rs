@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may stop at any line")]
 
+mod browser;
 mod harness;
 mod requirements;
 mod venue;
@@ -34,6 +35,7 @@ mod restore;
 
 mod apart;
 mod contract;
+mod dashboard;
 mod keys;
 mod telemetry;
 

@@ -61,6 +61,15 @@ pub fn cluster() -> Option<String> {
     endpoint
 }
 
+/// Chromium, or a browser that is built from it: the one in `CHROME`, else one on the `PATH`.
+///
+/// # Panics
+/// Where there is none and `SENTINEL_REQUIRE` names `chromium`.
+pub fn chromium() -> Option<PathBuf> {
+    let found = headless_chrome::browser::default_executable();
+    found.ok().or_else(|| missing("chromium", "chromium on the PATH (Debian's package chromium)"))
+}
+
 fn missing(requirement: &str, what: &str) -> Option<PathBuf> {
     let required = std::env::var("SENTINEL_REQUIRE").unwrap_or_default();
     let is_required = required.split(',').any(|name| name.trim() == requirement);

@@ -18,7 +18,7 @@ const HOUSE: [(&str, &[&str]); 7] = [
 ];
 
 /// A foreign package and the only crates that may depend on it.
-const DOORS: [(&str, &[&str]); 25] = [
+const DOORS: [(&str, &[&str]); 26] = [
     ("arrow", &["lake"]),
     ("deltalake", &["lake"]),
     ("object_store", &["lake"]),
@@ -41,6 +41,7 @@ const DOORS: [(&str, &[&str]); 25] = [
     ("tokio-rustls", &["api"]),
     ("poem", &["api"]),
     ("poem-openapi", &["api"]),
+    ("plotly", &["api"]),
     ("clap", &["sentinel"]),
     ("opentelemetry", &["sentinel"]),
     ("opentelemetry-otlp", &["sentinel"]),

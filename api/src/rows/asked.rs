@@ -1,5 +1,4 @@
-//! What a request says about the form of rows: the format that is wanted, what the client has already, and how the next
-//! page is asked for.
+//! What a request says about the form of rows: the format that is wanted, and how the next page is asked for.
 
 use std::future::ready;
 
@@ -10,7 +9,7 @@ use poem::{
 };
 use poem_openapi::Enum;
 
-use crate::problem::Problem;
+use crate::{negotiation::weighted, problem::Problem};
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
@@ -91,12 +90,6 @@ impl Asked {
     }
 }
 
-/// Whether a client has what a tag names, by its header `If-None-Match` (RFC 9110, 13.1.2: compared weakly).
-pub fn has(if_none_match: Option<&str>, tag: &str) -> bool {
-    let mut tags = if_none_match.unwrap_or_default().split(',').map(str::trim);
-    tags.any(|known| known == "*" || known.strip_prefix("W/").unwrap_or(known) == tag)
-}
-
 /// The format that the header `Accept` likes best, JSON where there is no such header; none where it names none that
 /// there is (RFC 9110, 12.4.2 and 12.5.1).
 fn accepted(headers: &HeaderMap) -> Option<RowFormat> {
@@ -144,12 +137,8 @@ struct Range<'a> {
 impl<'a> Range<'a> {
     /// None where it is no range, or its weight no number.
     fn parse(text: &'a str) -> Option<Self> {
-        let mut parts = text.split(';').map(str::trim);
-        let (kind, form) = parts.next()?.split_once('/')?;
-        let weight = match parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q="))) {
-            Some(weight) => weight.parse().ok().filter(|weight| (0.0..=1.0).contains(weight))?,
-            None => 1.0,
-        };
+        let (named, weight) = weighted(text)?;
+        let (kind, form) = named.split_once('/')?;
         Some(Self { kind, form, weight })
     }
 
@@ -204,17 +193,6 @@ mod tests {
     #[test]
     fn without_a_wish_the_answer_is_json() {
         assert_eq!(accepted(&HeaderMap::new()), Some(RowFormat::Json));
-    }
-
-    #[rstest]
-    #[case(None, false)]
-    #[case(Some("\"1\""), true)]
-    #[case(Some("\"0\", W/\"1\""), true)]
-    #[case(Some("*"), true)]
-    #[case(Some("1"), false)]
-    #[case(Some("\"2\""), false)]
-    fn a_client_says_what_it_has(#[case] if_none_match: Option<&str>, #[case] expected: bool) {
-        assert_eq!(has(if_none_match, "\"1\""), expected);
     }
 
     #[rstest]

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{Shared, json, ring::What};
-use crate::{answers::SystemStatus, life::answers::Run, routes::Service};
+use crate::{answers::PartsStatus, life::answers::Run, routes::Service};
 
 /// How often the status and the runs are looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -82,7 +82,7 @@ impl Desk {
         loop {
             let parts = self.service.status.parts();
             if known.as_deref().is_none_or(|known| differ(known, &parts)) {
-                let status = SystemStatus::of(parts.clone(), &self.service);
+                let status = PartsStatus::of(parts.clone(), &self.service);
                 self.publish(What::Status(json(&status)));
                 known = Some(parts);
             }

@@ -3,7 +3,7 @@
 use reqwest::StatusCode;
 use serde_json::json;
 
-use crate::harness::{Running, json_of, question, trained};
+use crate::harness::{Running, json_of, question};
 
 const SPIKE: [f64; 5] = [4.5, 3.8, 1.5, 0.008, 25.0];
 
@@ -86,12 +86,17 @@ async fn model_info_is_not_loaded_and_nulls() {
 }
 
 #[tokio::test]
-async fn the_start_page_says_how_far_the_model_is_until_it_is_there() {
+async fn the_system_status_says_how_far_the_model_is_and_what_the_program_is() {
     let service = Running::start(None).await;
-    let page = service.get_text("/").await;
-    assert!(page.contains("1234 of 5000 feature rows") && page.contains("http-equiv=\"refresh\""));
-    assert!(page.contains(">SIMULATED<"));
-    service.model.send_replace(Some(std::sync::Arc::new(trained(1))));
-    let page = service.get_text("/").await;
-    assert!(page.contains("200 trees of 256 rows") && !page.contains("http-equiv=\"refresh\""));
+    let status = service.get_json("/system-status", StatusCode::OK).await;
+    assert_eq!(
+        status["progress"],
+        json!({
+            "events_logged": 1_300, "feature_rows": 1_234, "rows_for_first_model": 5_000, "message": "folding the log"
+        })
+    );
+    assert_eq!(
+        (&status["version"], &status["started"]),
+        (&json!(env!("CARGO_PKG_VERSION")), &json!("2024-03-09T16:00:00+00:00"))
+    );
 }

@@ -36,7 +36,7 @@ async fn every_operation_has_an_id_a_summary_and_described_answers() {
             }
         }
     }
-    assert_eq!(ids.len(), 39);
+    assert_eq!(ids.len(), 40);
 }
 
 #[tokio::test]

@@ -28,5 +28,6 @@ mod identity;
 mod refusals;
 mod security;
 
+mod dashboard;
 mod documents;
 mod shutdown;

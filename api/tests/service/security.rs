@@ -69,7 +69,8 @@ async fn operations(service: &Running) -> Vec<Operation> {
                     .replace("{version}", "1")
                     .replace("{id}", "1")
                     .replace("{name}", "1")
-                    .replace("{table}", "1"),
+                    .replace("{table}", "1")
+                    .replace("{file}", "1"),
                 scopes: requirements.iter().flat_map(names).collect(),
             });
         }
@@ -86,7 +87,7 @@ async fn the_document_says_what_every_operation_needs() {
         .filter(|operation| operation.scopes.is_empty())
         .map(|operation| operation.id.as_str())
         .collect();
-    assert_eq!(open, BTreeSet::from(["docs", "health", "livez", "openapi", "readyz"]));
+    assert_eq!(open, BTreeSet::from(["asset", "dashboard", "docs", "health", "livez", "openapi", "readyz"]));
     for operation in operations.iter().filter(|operation| !operation.scopes.is_empty()) {
         assert!(operation.needs(Scope::Admin), "{}", operation.id);
     }
@@ -94,7 +95,6 @@ async fn the_document_says_what_every_operation_needs() {
     for (id, scopes) in [
         ("stats", "read or admin"),
         ("metrics", "read or admin"),
-        ("start_page", "read or admin"),
         ("predict", "predict or admin"),
         ("predict_batch", "predict or admin"),
         ("explain", "predict or admin"),
