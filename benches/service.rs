@@ -71,7 +71,7 @@ fn main() -> ExitCode {
     let plan = Plan::of_arguments();
     files::make_room(plan.readers + SPARE_FILES);
     let folder = tempfile::tempdir().unwrap();
-    let mut server = Server::start(folder.path(), &[], plan.frequency.as_deref());
+    let mut server = Server::start(folder.path(), &[], plan.frequency.as_deref(), 0);
     let mut faults = Vec::new();
     let questions = ready(&server, folder.path());
     row("resident memory with a model", &format!("{} MB", server.resident_mb()));

@@ -24,10 +24,21 @@ function plotly() {
   return loaded;
 }
 
-/** The value of a colour token. */
+const colours = new Map();
+const sample = document.createElement("span");
+
+/** A colour token as Plotly takes it, which knows no light-dark(): what the browser makes of it now. */
 export function colour(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(`--chart-${name}`).trim();
+  if (!colours.has(name)) {
+    if (!sample.isConnected) document.body.append(sample);
+    sample.style.color = `var(--chart-${name})`;
+    colours.set(name, getComputedStyle(sample).color);
+  }
+  return colours.get(name);
 }
+
+// Before any chart hears of it.
+onPreference((name) => name === "theme" && colours.clear());
 
 /** What every chart looks like, with `more` laid over it. */
 function layout(more) {

@@ -48,17 +48,31 @@ export function showState(place, name, text = words(name)) {
   fill(place, state(name, text));
 }
 
-/** Names with their values, as a table of two columns: {node, set(name, ...texts and nodes)}. */
+function pairRows(rows) {
+  return h("table", { class: "plain pairs" }, h("tbody", {}, rows.map(([name, cell]) =>
+    h("tr", {}, h("th", { scope: "row" }, name), cell))));
+}
+
+/** Names with their values, as a table of two columns. `rows`: [[name, text or nodes]]. */
+export function pairTable(rows) {
+  return pairRows(rows.map(([name, value]) => [name, h("td", {}, value ?? NONE)]));
+}
+
+/** Names whose values are to be set, as such a table: {node, set(name, ...texts and nodes)}. */
 export function pairs(names) {
   const cells = new Map(names.map((name) => [name, h("td", {}, NONE)]));
-  const rows = [...cells].map(([name, cell]) => h("tr", {}, h("th", { scope: "row" }, name), cell));
   return {
-    node: h("table", { class: "plain pairs" }, h("tbody", {}, rows)),
+    node: pairRows([...cells]),
     set(name, ...content) {
       if (content.every((part) => typeof part === "string")) say(cells.get(name), content.join(""));
       else fill(cells.get(name), ...content);
     },
   };
+}
+
+/** What may be wider than its place, which then scrolls: by the keyboard as well. */
+export function scroller(label, child) {
+  return h("div", { class: "scroll-x", tabindex: "0", role: "region", "aria-label": label }, child);
 }
 
 /** How bad an alert is, as a badge. */
@@ -111,6 +125,14 @@ export function toggle(label, on, onChange) {
   const box = h("input", { type: "checkbox", id, role: "switch", on: { change: () => onChange(box.checked) } });
   box.checked = on;
   return { node: h("label", { class: "toggle", for: id }, box, h("span", {}, label)), set(value) { box.checked = value; } };
+}
+
+/** Gives a control the id by which tests know it: its list or input, where it has one. */
+export function named(control, id) {
+  const input = control.node.querySelector("select, input");
+  if (input) input.id = control.node.htmlFor = id;
+  else control.node.id = id;
+  return control;
 }
 
 /** A field for a text: {node, value(), set(text)}. `onChange` hears the text when it is finished. */
@@ -196,14 +218,14 @@ export function gauge(label) {
   const arc = (name) => svg("path", { d: "M20 100 A80 80 0 0 1 180 100", class: name, "stroke-dasharray": length });
   const value = arc("gauge-value");
   const text = svg("text", { x: 100, y: 92, class: "gauge-text" });
-  const node = h("figure", { class: "gauge", role: "img", "aria-label": label },
-    svg("svg", { viewBox: "0 0 200 112", "aria-hidden": "true" }, arc("gauge-rail"), value, text), h("figcaption", {}, label));
+  const picture = svg("svg", { viewBox: "0 0 200 112", role: "img", "aria-label": label }, arc("gauge-rail"), value, text);
+  const node = h("figure", { class: "gauge" }, picture, h("figcaption", {}, label));
   function set(share, shown, tone = "idle") {
     const bounded = Math.min(Math.max(Number.isFinite(share) ? share : 0, 0), 1);
     value.setAttribute("stroke-dashoffset", String(length * (1 - bounded)));
     value.setAttribute("data-tone", tone);
     say(text, shown);
-    node.setAttribute("aria-label", `${label}: ${shown}`);
+    picture.setAttribute("aria-label", `${label}: ${shown}`);
   }
   set(0, NONE);
   return { node, set };
@@ -212,8 +234,8 @@ export function gauge(label) {
 /** The shares that features have in a score, as bars with value and expected range. `features` is that of /explain. */
 export function shares(features) {
   return h("table", { class: "shares" },
-    h("thead", {}, h("tr", {}, ["Feature", "Share", "", "Value", "Expected", "Off by"].map((text, at) =>
-      h("th", { scope: "col", class: at > 2 || at === 1 ? "end" : "" }, text)))),
+    h("thead", {}, h("tr", {}, ["Feature", "Share", h("span", { class: "visually-hidden" }, "Share, drawn"), "Value", "Expected", "Off by"]
+      .map((text, at) => h("th", { scope: "col", class: at > 2 || at === 1 ? "end" : "" }, text)))),
     h("tbody", {}, features.map((one) => h("tr", {},
       h("th", { scope: "row", title: FEATURES[one.feature]?.about }, FEATURES[one.feature]?.name ?? one.feature),
       h("td", { class: "end" }, percent(one.share, 0)),

@@ -1,11 +1,11 @@
 // The evidence of an alert, beside the page: what happened, why the model says so, and what people say about it.
 
 import { link, read } from "./address.js";
-import { get, path, post } from "./api.js";
+import { download, get, path, post } from "./api.js";
 import { chart } from "./charts.js";
-import { button, dialog, failure, field, loading, severity, shares, toast } from "./controls.js";
+import { button, dialog, failure, field, loading, named, pairTable, severity, shares, toast } from "./controls.js";
 import { fill, h, say } from "./dom.js";
-import { ago, chartTime, duration, FEATURES, milliseconds, number, percent, price, score, significant, time, words,
+import { ago, chartTime, duration, FEATURES, milliseconds, moment, number, percent, price, score, significant, time, words,
   zoneName } from "./format.js";
 import { onPreference } from "./prefs.js";
 
@@ -27,8 +27,7 @@ export function openAlert(id, { onClose, onChange } = {}) {
     "said"].map((name) => [name, h("div", { class: "stack", id: `evidence-${name}` })]));
   const plot = h("div", { class: "evidence-plot", id: "evidence-chart" });
   const around = h("section", { "aria-label": "Events around the alert" }, h("h3", {}, "60 s around its peak"), plot,
-    h("p", { class: "hint" },
-    "◆ events of the alert, the largest its peak; bars: volume in base units"));
+    h("p", { class: "hint" }, "◆ events of the alert, the largest its peak; bars: volume in base units"));
   const actions = answers(id, (record) => {
     page = { ...page, ...record };
     drawSaid();
@@ -73,7 +72,7 @@ export function openAlert(id, { onClose, onChange } = {}) {
     const { alert } = page;
     const range = { symbol: alert.symbol, from: alert.raised_at, to: new Date(milliseconds(alert.last_at) + 1_000).toISOString() };
     const rows = [
-      ["Raised", `${time(alert.raised_at, "both")} ${zoneName()}, ${ago(alert.raised_at)}`],
+      ["Raised", `${moment(alert.raised_at)}, ${ago(alert.raised_at)}`],
       ["Lasted", `${duration((milliseconds(alert.last_at) - milliseconds(alert.raised_at)) / 1000 || 1)}, `
         + `${number(alert.events)} event${alert.events === 1 ? "" : "s"}`],
       ["Score at its peak", [h("span", { class: "anomalous" }, score(alert.peak.anomaly_score)), ` at ${time(alert.peak.timestamp)}`]],
@@ -83,13 +82,20 @@ export function openAlert(id, { onClose, onChange } = {}) {
       h("div", { class: "row" }, severity(alert.severity),
         h("strong", { class: "evidence-title" }, `${words(alert.alert_type)} · ${alert.symbol}`),
         alert.source === "simulated" && h("span", { class: "badge badge-simulated" }, "SIMULATED")),
-      h("table", { class: "plain pairs" }, h("tbody", {}, rows.map(([name, value]) => h("tr", {}, h("th", { scope: "row" }, name),
-        h("td", {}, value))))),
+      pairTable(rows),
       h("div", { class: "row" },
         h("a", { id: "evidence-rows", href: link("analytics", { ...range, table: "predictions" }) }, "Exact rows"),
-        h("a", { id: "evidence-raw", href: path("/tables/events/rows", { ...range, limit: 1000 }), target: "_blank", rel: "noopener" },
-          "Raw events (JSON)"),
+        button("Raw events (JSON)", () => saveRaw(range), { id: "evidence-raw" }),
         button("Copy link", copy, { id: "evidence-copy" })));
+  }
+
+  /** Saves the events as a file: a link could not tell the service a key. */
+  async function saveRaw(range) {
+    try {
+      await download(path("/tables/events/rows", { ...range, limit: 1000 }), `events-${range.symbol}-${id.replace(":", "-")}.json`);
+    } catch (error) {
+      toast(`No file: ${error.message}`, "bad");
+    }
   }
 
   async function copy() {
@@ -142,7 +148,7 @@ export function openAlert(id, { onClose, onChange } = {}) {
     actions.set(page);
     fill(parts.said, h("h3", {}, "What people said"), said.length === 0 && h("p", { class: "hint" }, "Nobody has said anything yet."),
       said.length > 0 && h("ul", { class: "evidence-said" }, said.map((one) => h("li", {}, h("strong", {}, one.what), ` by ${one.who}, `,
-        h("span", { title: `${time(one.at, "both")} ${zoneName()}` }, `${time(one.at, "both")} (${ago(one.at)})`),
+        h("span", { title: moment(one.at) }, `${time(one.at, "both")} (${ago(one.at)})`),
           one.note && h("p", {}, one.note)))));
   }
 
@@ -190,8 +196,7 @@ export function openAlert(id, { onClose, onChange } = {}) {
 
 /** The form that acknowledges an alert or says what it was: {node, set(page)}. */
 function answers(id, onRecord) {
-  const note = field("Note, for the history (optional)", { placeholder: "asked the venue" });
-  note.input.id = note.node.htmlFor = "evidence-note";
+  const note = named(field("Note, for the history (optional)", { placeholder: "asked the venue" }), "evidence-note");
   const wrong = h("p", { class: "anomalous", role: "alert", id: "evidence-error" });
   const acknowledge = button("Acknowledge", () => send("ack", {}), { kind: "primary", id: "evidence-ack" });
   const verdicts = VERDICTS.map((of) => button(words(of), () => send("verdict", { verdict: of }),

@@ -78,6 +78,16 @@ export function duration(seconds) {
     .join(" ");
 }
 
+/** A length of time that was measured, in seconds: two significant digits of it. */
+export function measured(seconds) {
+  return seconds === null ? NONE : duration(Number(seconds.toPrecision(2)));
+}
+
+/** How many per second; `unit` says of what, as `events/s`. */
+export function perSecond(rate, unit) {
+  return `${rate === null ? NONE : rate && rate < 10 ? number(rate, 1) : number(rate)} ${unit}`;
+}
+
 /** How long ago a time was, or in how long it is. */
 export function ago(time, now = Date.now()) {
   const at = milliseconds(time);
@@ -116,6 +126,11 @@ export function time(value, parts = "time") {
     timeFormats.set(key, new Intl.DateTimeFormat("sv-SE", { ...fields, ...(prefs.zone === "utc" ? { timeZone: "UTC" } : {}) }));
   }
   return timeFormats.get(key).format(at).replace(",", ".");
+}
+
+/** A time with its date and its zone. */
+export function moment(value) {
+  return milliseconds(value) === null ? NONE : `${time(value, "both")} ${zoneName()}`;
 }
 
 /** The name of the zone in which times are shown. */

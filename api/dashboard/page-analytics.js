@@ -4,9 +4,9 @@ import { change } from "./address.js";
 import { answer, breakdown, checked, correlation, distribution, RANGES, trend } from "./analytics-parts.js";
 import { rowDialog, rowsPart } from "./analytics-rows.js";
 import { get } from "./api.js";
-import { button, choice, empty, failure, field, select, toggle } from "./controls.js";
+import { button, choice, empty, failure, field, named, select, toggle } from "./controls.js";
 import { fill, h } from "./dom.js";
-import { chartTime, milliseconds, time, words, zoneName } from "./format.js";
+import { chartTime, milliseconds, moment, time, words, zoneName } from "./format.js";
 import { prefs } from "./prefs.js";
 
 /** Settings whose change asks for other rows; the others only change how rows are shown. */
@@ -14,13 +14,6 @@ const FILTERS = ["symbol", "from", "to", "range", "anomalies", "model", "version
 const VERSIONS_LISTED = 200;
 /** The service answers few at a time; others want to be answered too. */
 const AT_ONCE = 2;
-
-/** Gives the input of a control a name for tests. */
-function named(control, id) {
-  control.node.htmlFor = id;
-  control.node.querySelector("select, input").id = id;
-  return control;
-}
 
 /** A field for a time in the zone that is preferred. `onTime` hears ISO 8601, or null. */
 function timeField(label, id, onTime) {
@@ -44,8 +37,7 @@ function toolbar() {
   let lists = { symbols: [], models: [], commits: [] };
   let settings = null;
   const symbol = named(select("Symbol", [], "", (value) => change({ symbol: value })), "analytics-symbol");
-  const range = choice("Time range", RANGES, "", (value) => change({ range: value, from: null, to: null }));
-  range.node.id = "analytics-range";
+  const range = named(choice("Time range", RANGES, "", (value) => change({ range: value, from: null, to: null })), "analytics-range");
   const from = timeField("From,", "analytics-from", (value) => change({ from: value, range: null }));
   const to = timeField("Before,", "analytics-to", (value) => change({ to: value, range: null }));
   const anomalies = named(toggle("Anomalies only", false, (on) => change({ anomalies: on ? 1 : null })), "analytics-anomalies");
@@ -143,7 +135,7 @@ export function mount(root, query) {
 
   function drawMark() {
     const isPast = view.isPast;
-    const at = commit ? `, ${time(commit, "both")} ${zoneName()}` : "";
+    const at = commit ? `, ${moment(commit)}` : "";
     mark.classList.toggle("is-past", isPast);
     const until = view.to ? `before ${time(view.to, "both")}` : `to ${time(view.newest, "both")}`;
     toNow.hidden = !isPast;

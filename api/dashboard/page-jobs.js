@@ -1,117 +1,19 @@
 // The jobs page: what starts when, what was started, and how that went. `run` or `schedule` in the address opens one.
 
-import { change, link } from "./address.js";
-import { get, poll, post } from "./api.js";
+import { change } from "./address.js";
+import { get, poll } from "./api.js";
 import { connection, events } from "./app.js";
-import { button, card, dialog, empty, failure, field, loading, pairs, select, showState, state, toast } from "./controls.js";
+import { button, card, empty, failure, loading, select, showState, state } from "./controls.js";
 import { fill, h, say } from "./dom.js";
-import { NONE, ago, duration, milliseconds, number, time, words, zoneName } from "./format.js";
+import { NONE, ago, milliseconds, number, time, words } from "./format.js";
+import { pause, resume, runDialog, scheduleDialog, trigger } from "./jobs-dialogs.js";
+import { cronWords, opening, tick, took, zone } from "./jobs-parts.js";
 import { table } from "./table.js";
 
 const STATES = ["pending", "running", "interrupted", "succeeded", "failed", "cancelled"];
-const GOING = ["pending", "running", "interrupted"];
 const NEWEST = 300;
 /** The service filters by no job: where one is asked for, more is looked through. */
 const MOST = 1_000;
-
-const zone = () => h("span", { data: { zone: "" } }, zoneName());
-const whole = (at) => (milliseconds(at) === null ? NONE : `${time(at, "both")} ${zoneName()}`);
-
-/** A link that opens a run or a schedule beside the page, whose filters stay. */
-function opening(content, what, id) {
-  return h("a", { href: link("jobs", what), id, on: { click: (event) => {
-    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-    event.preventDefault();
-    change({ run: null, schedule: null, ...what });
-  } } }, content);
-}
-
-/** What the most usual cron texts say. */
-function cronWords(cron) {
-  const [minute, hour, ...days] = cron.split(/\s+/);
-  const two = (text) => text.padStart(2, "0");
-  if (days.join(" ") !== "* * *") return "";
-  const each = /^\*\/(\d+)$/;
-  if (hour === "*" && each.test(minute)) return `every ${each.exec(minute)[1]} min`;
-  if (!/^\d+$/.test(minute)) return "";
-  if (hour === "*") return `hourly at :${two(minute)}`;
-  if (each.test(hour)) return `every ${each.exec(hour)[1]} h at :${two(minute)}`;
-  return /^\d+$/.test(hour) ? `daily at ${two(hour)}:${two(minute)}` : "";
-}
-
-/** How long a run takes or took; what goes on is counted on by `tick`. */
-function took({ created, ended, state: name }) {
-  if (ended) return duration((milliseconds(ended) - milliseconds(created)) / 1000);
-  return GOING.includes(name) ? h("span", { data: { since: created } }, since(created)) : NONE;
-}
-
-function since(at) {
-  return duration(Math.max(Math.floor((Date.now() - milliseconds(at)) / 1000), 0));
-}
-
-/** Goes on counting what the elements in a part of the page count. */
-function tick(part) {
-  for (const one of part.querySelectorAll("[data-since]")) say(one, since(one.dataset.since));
-  for (const one of part.querySelectorAll("[data-at]")) say(one, one.dataset.at ? ago(one.dataset.at) : "");
-}
-
-/** Asks before something is done; what the service refuses stays in the dialog, to be tried again. */
-function confirm(title, detail, control, action, perform, kind = "primary") {
-  const error = h("p", { class: "anomalous", role: "alert" });
-  const submit = h("button", { type: "submit", class: `button button-${kind}`, id: "jobs-confirm" }, action);
-  const form = h("form", { class: "stack", on: { submit: async (event) => {
-    event.preventDefault();
-    submit.disabled = true;
-    say(error, "");
-    try {
-      await perform();
-      opened.close();
-    } catch (refused) {
-      say(error, refused.message);
-      submit.disabled = false;
-    }
-  } } }, h("p", {}, detail), control, error, h("div", {}, submit));
-  const opened = dialog(title, form);
-  (form.querySelector("input, select") ?? submit).focus();
-}
-
-const started = (runs) => (runs.length ? `Started run ${runs.join(", ")}` : "No run was started");
-
-function trigger(name) {
-  // One dialog starts one run, however often its button is pressed.
-  const key = `dashboard-${Date.now()}-${Math.random()}`;
-  const detail = "A run is created at once, whatever else goes on and whether or not the schedule is paused.";
-  confirm(`Start ${name} now`, detail, null, "Start now", async () => {
-    const { runs } = await post(`/schedules/${name}/trigger`, { idempotency_key: key });
-    toast(started(runs));
-  });
-}
-
-function pause(name, changed) {
-  const note = field("Note, for the history");
-  confirm(`Pause ${name}`, "Its times pass unused until it is resumed; they do not count as missed.", note.node, "Pause", async () => {
-    await post(`/schedules/${name}/pause`, { note: note.value().trim() });
-    changed();
-  });
-}
-
-function resume(name, changed) {
-  let catchUp = "none";
-  const times = select("Times that passed meanwhile", [["none", "Leave them out"], ["last", "Make up for the latest"],
-    ["all", "Make up for all of the last 24 h, at most 100"]], catchUp, (value) => { catchUp = value; });
-  confirm(`Resume ${name}`, "It starts runs at its times again.", times.node, "Resume", async () => {
-    const { runs } = await post(`/schedules/${name}/resume`, { catch_up: catchUp });
-    if (runs.length) toast(started(runs));
-    changed();
-  });
-}
-
-function cancel(id) {
-  confirm(`Cancel run ${id}`, "It ends as soon as it can; what it has done stays.", null, "Cancel the run", async () => {
-    const { outcome } = await post(`/runs/${id}/cancel`);
-    toast({ requested: `Run ${id} was asked to end`, cancelled: `Run ${id} is cancelled` }[outcome] ?? `Run ${id} had ended before`);
-  }, "danger");
-}
 
 const COLUMNS = ["Schedule", "Job", "When", "Next", "State", "Last run", "Actions"];
 
@@ -221,137 +123,6 @@ function runsView() {
     focus: (id) => rowOf(id)?.focus({ preventScroll: true }),
     failed: (error, again) => fill(place, failure(error, again)),
   };
-}
-
-/** Shows what a look says, or why it failed: only what is new. */
-function failing(place, again) {
-  let shown = null;
-  return (error) => {
-    if (shown === (error?.message ?? null)) return;
-    shown = error?.message ?? null;
-    fill(place, error && failure(error, again));
-  };
-}
-
-const RUN = ["State", "Job", "Schedule", "Time that it is of", "Created", "Begun", "Ended", "Duration", "Attempts", "Owner", "Asked for"];
-
-function runDialog(id, onClose) {
-  const facts = pairs(RUN);
-  const trouble = h("div");
-  const error = h("pre", { class: "jobs-why", hidden: true, tabindex: "0", "aria-label": "Error" });
-  const bar = h("progress", { "aria-label": "Slices done" });
-  const slices = h("div", { class: "stack", hidden: true }, bar, h("span", { class: "hint" }));
-  const history = h("ol", { class: "jobs-history", id: "jobs-run-history" });
-  const stop = button("Cancel this run", () => cancel(id), { kind: "danger", id: "jobs-run-cancel" });
-  stop.hidden = true;
-  let page = null;
-  let isAsked = true;
-
-  function happened({ at, event, slice, detail }) {
-    const isText = event === "told" || detail.includes("\n");
-    const text = detail && (isText ? h("pre", { tabindex: "0" }, detail) : h("span", { class: "soft" }, detail));
-    return h("li", {}, h("div", { class: "row" }, h("strong", {}, words(event), slice === null ? "" : `, slice ${slice}`),
-      h("time", { class: "hint", datetime: at }, time(at, "full"))), text);
-  }
-
-  function show(again = false) {
-    const { run, history: all } = page;
-    known.hidden = false;
-    const begun = all.find((one) => one.event === "claimed")?.at;
-    facts.set("State", state(run.state), run.cancel_requested && GOING.includes(run.state) ? " asked to end" : "");
-    facts.set("Job", run.job);
-    facts.set("Schedule", run.schedule ? opening(run.schedule, { schedule: run.schedule }) : "by hand");
-    facts.set("Time that it is of", whole(run.of));
-    facts.set("Created", whole(run.created));
-    facts.set("Begun", whole(begun));
-    facts.set("Ended", whole(run.ended));
-    facts.set("Duration", took(run));
-    facts.set("Attempts", number(run.attempts));
-    facts.set("Owner", run.owner ?? NONE);
-    facts.set("Asked for", h("code", {}, JSON.stringify(run.spec)));
-    error.hidden = !run.error;
-    say(error, run.error ?? "");
-    stop.hidden = !GOING.includes(run.state);
-    stop.disabled = run.cancel_requested;
-    const count = Number(/^(\d+) slices$/.exec(all[0]?.detail ?? "")?.[1] ?? 0);
-    const done = new Set(all.filter((one) => one.slice !== null && one.event === "succeeded").map((one) => one.slice)).size;
-    slices.hidden = !count;
-    Object.assign(bar, { max: count || 1, value: done });
-    say(slices.lastChild, `${number(done)} of ${number(count)} slices done`);
-    if (again) fill(history);
-    history.append(...all.slice(history.children.length).map(happened));
-  }
-
-  const known = h("div", { class: "stack", hidden: true }, error, slices, facts.node, h("div", {}, stop),
-    h("h3", {}, "History, ", zone()), history);
-  const content = h("div", { class: "stack" }, trouble, known);
-  const failed = failing(trouble, () => looking.now());
-  const looking = poll(2_000, async (signal) => {
-    if (!isAsked && !GOING.includes(page.run.state)) return;
-    page = await get(`/runs/${encodeURIComponent(id)}`, {}, { signal });
-    isAsked = false;
-    if (!signal.aborted) show();
-  }, failed);
-  const opened = dialog(`Run ${id}`, content, { side: true, onClose: () => { looking.end(); onClose(); } });
-  opened.node.id = "jobs-run";
-  return { ...opened, zone: () => page && show(true), hear(run) {
-    if (String(run.id) !== id) return;
-    isAsked = true;
-    looking.now();
-  } };
-}
-
-const SCHEDULE = ["Job", "When", "Next", "State", "While a run goes on", "After missed times", "Attempts", "Time for one",
-  "Priority", "Pool", "Asked for"];
-
-function scheduleDialog(name, onClose) {
-  const facts = pairs(SCHEDULE);
-  const trouble = h("div");
-  const decisions = h("div");
-  let page = null;
-  let shown = "";
-
-  function decided({ first, last, times, run, why, decided: at }) {
-    const range = first === last ? "" : [h("br"), `to ${time(last, "both")}`];
-    const count = times === null ? "more than can be counted" : times > 1 ? `${number(times)} times` : "";
-    return h("tr", {}, h("td", {}, time(first, "both"), range, count && h("div", { class: "hint" }, count)),
-      h("td", {}, run === null ? state("cancelled", "No run") : opening(`Run ${run}`, { run })),
-      h("td", {}, why, h("div", { class: "hint" }, `decided ${time(at, "both")}`)));
-  }
-
-  function show(again = false) {
-    const { schedule } = page;
-    known.hidden = false;
-    const word = (value) => (typeof value === "string" ? words(value) : JSON.stringify(value));
-    facts.set("Job", schedule.job);
-    facts.set("When", h("code", {}, schedule.cron), ` ${schedule.zone} `, h("span", { class: "hint" }, cronWords(schedule.cron)));
-    facts.set("Next", whole(schedule.next));
-    const since = schedule.paused_since;
-    facts.set("State", since ? state("interrupted", `Paused since ${whole(since)}`) : state("online", "Active"));
-    facts.set("While a run goes on", word(schedule.overlap));
-    facts.set("After missed times", word(schedule.misfire));
-    facts.set("Attempts", `${number(schedule.attempts)} at most`);
-    facts.set("Time for one", duration(schedule.timeout_s));
-    facts.set("Priority", number(schedule.priority));
-    facts.set("Pool", schedule.pool ?? "none");
-    facts.set("Asked for", h("code", {}, JSON.stringify(schedule.spec)));
-    if (shown === JSON.stringify(page.decisions) && !again) return;
-    shown = JSON.stringify(page.decisions);
-    fill(decisions, page.decisions.length
-      ? h("table", { class: "plain" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Due, ", zone()),
-        ["Outcome", "Why"].map((text) => h("th", { scope: "col" }, text)))), h("tbody", {}, page.decisions.map(decided)))
-      : empty("Nothing decided yet", "Its first time is still to come."));
-  }
-
-  const looking = poll(5_000, async (signal) => {
-    page = await get(`/schedules/${encodeURIComponent(name)}`, {}, { signal });
-    if (!signal.aborted) show();
-  }, failing(trouble, () => looking.now()));
-  const known = h("div", { class: "stack", hidden: true }, facts.node, h("h3", {}, "Decisions about its latest times"), decisions);
-  const content = h("div", { class: "stack" }, trouble, known);
-  const opened = dialog(`Schedule ${name}`, content, { side: true, onClose: () => { looking.end(); onClose(); } });
-  opened.node.id = "jobs-schedule";
-  return { ...opened, zone: () => page && show(true), hear: () => looking.now() };
 }
 
 /** Shows the jobs page. */

@@ -37,14 +37,23 @@ static FILES: &[(&str, &[u8])] = &[
     ("charts.js", include_bytes!("../dashboard/charts.js")),
     ("table.js", include_bytes!("../dashboard/table.js")),
     ("page-status.js", include_bytes!("../dashboard/page-status.js")),
+    ("status-pipeline.js", include_bytes!("../dashboard/status-pipeline.js")),
+    ("metrics.js", include_bytes!("../dashboard/metrics.js")),
     ("page-live.js", include_bytes!("../dashboard/page-live.js")),
+    ("live-series.js", include_bytes!("../dashboard/live-series.js")),
+    ("live-chart.js", include_bytes!("../dashboard/live-chart.js")),
+    ("live-alerts.js", include_bytes!("../dashboard/live-alerts.js")),
     ("evidence.js", include_bytes!("../dashboard/evidence.js")),
     ("page-analytics.js", include_bytes!("../dashboard/page-analytics.js")),
     ("analytics-parts.js", include_bytes!("../dashboard/analytics-parts.js")),
     ("analytics-rows.js", include_bytes!("../dashboard/analytics-rows.js")),
     ("page-test.js", include_bytes!("../dashboard/page-test.js")),
+    ("test-sliders.js", include_bytes!("../dashboard/test-sliders.js")),
     ("page-models.js", include_bytes!("../dashboard/page-models.js")),
+    ("models-parts.js", include_bytes!("../dashboard/models-parts.js")),
     ("page-jobs.js", include_bytes!("../dashboard/page-jobs.js")),
+    ("jobs-parts.js", include_bytes!("../dashboard/jobs-parts.js")),
+    ("jobs-dialogs.js", include_bytes!("../dashboard/jobs-dialogs.js")),
 ];
 
 /// The file that is the page.

@@ -27,9 +27,10 @@ pub struct Server {
 
 impl Server {
     /// Starts it with more arguments and waits until it serves. `frequency`: seconds between two events of a symbol,
-    /// otherwise the default.
-    pub fn start(data: &Path, arguments: &[&str], frequency: Option<&str>) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sentinel"));
+    /// otherwise the default. `niceness`: how far it makes way for others, as `nice` has it.
+    pub fn start(data: &Path, arguments: &[&str], frequency: Option<&str>, niceness: u8) -> Self {
+        let mut command = Command::new("nice");
+        command.args(["-n", &niceness.to_string(), env!("CARGO_BIN_EXE_sentinel")]);
         command.env_clear().arg("--data-dir").arg(data).args(["up", "--bind", "127.0.0.1:0"]).args(arguments);
         command.envs(frequency.map(|frequency| ("SENTINEL__SOURCE__EVENT_FREQUENCY_SECONDS", frequency)));
         let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();

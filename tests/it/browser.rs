@@ -40,7 +40,8 @@ impl Browser {
             window_size: Some((width, height)),
             // A container gives Chromium no sandbox of its own; it opens pages of this machine only.
             sandbox: false,
-            idle_browser_timeout: PATIENCE,
+            // However long nobody says anything to it.
+            idle_browser_timeout: Duration::from_hours(24),
             args: ["--hide-scrollbars", "--enable-precise-memory-info", "--js-flags=--expose-gc"]
                 .map(OsStr::new)
                 .to_vec(),
