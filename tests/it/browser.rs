@@ -108,18 +108,24 @@ impl Browser {
         value.as_str().unwrap().to_owned()
     }
 
-    /// Clicks on an element with the mouse, once it is there and nothing lies over it.
+    /// Clicks on an element with the mouse, once it is there and nothing lies over it. One that was drawn anew between the
+    /// look and the click has heard nothing, and is clicked on again.
     pub fn click(&self, selector: &str) {
         let is_free = format!(
             "(() => {{ const element = document.querySelector({}); if (!element || element.disabled) return false; \
              element.scrollIntoView({{ block: 'center' }}); const box = element.getBoundingClientRect(); \
              const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2); \
+             window.isClicked = false; \
+             element.addEventListener('click', () => {{ window.isClicked = true; }}, {{ capture: true, once: true }}); \
              return box.width > 0 && (element === top || element.contains(top)); }})()",
             json!(selector)
         );
-        self.wait_until(&is_free);
-        // The element may be drawn anew between the look and the click.
-        until(selector, || self.tab.find_element(selector).ok()?.click().ok().map(|_| ()), || "no click");
+        let click = || {
+            let free = self.value(&is_free) == Value::Bool(true);
+            free.then(|| self.tab.find_element(selector).ok()?.click().ok().map(|_| ())).flatten()?;
+            (self.value("window.isClicked") == Value::Bool(true)).then_some(())
+        };
+        until(selector, click, || "no click");
     }
 
     /// Chooses an entry of a list by its value, once it is there.
