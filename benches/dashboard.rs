@@ -36,6 +36,9 @@ const NICENESS: u8 = 10;
 /// How long the page is left alone before its heap is looked at first: it fills its window.
 const SETTLING: Duration = Duration::from_mins(1);
 
+/// How often the heap is looked at.
+const LOOKS: usize = 5;
+
 /// Remembers every task of more than 50 ms, which is what browsers call a long one.
 const WATCH_TASKS: &str = "(() => { window.longTasks = []; new PerformanceObserver((list) => \
                            longTasks.push(...list.getEntries().map((task) => task.duration))).observe({ type: 'longtask' }); })()";
@@ -85,9 +88,13 @@ fn number(browser: &Browser, expression: &str) -> f64 {
     browser.value(expression).as_f64().unwrap()
 }
 
+/// The least of a few looks: what a draw needs while it goes on is none of what the page keeps.
 fn heap_mb(browser: &Browser) -> f64 {
-    browser.value("gc()");
-    number(browser, "performance.memory.usedJSHeapSize") / 1e6
+    let looks = (0..LOOKS).map(|_| {
+        browser.value("gc()");
+        number(browser, "performance.memory.usedJSHeapSize") / 1e6
+    });
+    looks.fold(f64::INFINITY, f64::min)
 }
 
 /// Live predictions that there have been.
