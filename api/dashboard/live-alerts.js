@@ -28,17 +28,22 @@ export function alertList({ onOpen, filters }) {
 
   const inOrder = () => [...items.values()].sort((a, b) => Date.parse(b.alert.raised_at) - Date.parse(a.alert.raised_at));
 
-  function item(alert) {
-    const age = h("span", { class: "hint live-alert-last" }, ago(alert.raised_at));
+  /** A row, made once: whatever is told of its alert, a click or the focus on it is not lost. */
+  function row(id) {
+    const opens = h("button", { type: "button", class: "live-alert", data: { alert: id }, on: { click: () => onOpen(id) } });
+    return { node: h("li", {}, opens), opens, age: h("span", { class: "hint live-alert-last" }) };
+  }
+
+  function write({ opens, age, alert }) {
     const done = [alert.acknowledged && "✓ acknowledged", alert.verdict && words(alert.verdict)].filter(Boolean).join(" · ");
-    const content = h("button", { type: "button", class: "live-alert", data: { alert: alert.id }, on: { click: () => onOpen(alert.id) } },
+    say(age, ago(alert.raised_at));
+    fill(opens,
       h("span", { class: "live-alert-line" }, severity(alert.severity), h("strong", {}, alert.symbol), age),
       h("span", { class: "live-alert-line" }, h("span", {}, words(alert.alert_type)), h("span", { class: "hint live-alert-last" },
         `by ${FEATURES[alert.peak.leading_feature]?.name ?? alert.peak.leading_feature}, ${percent(alert.peak.share, 0)}`)),
       h("span", { class: "live-alert-line hint" }, h("span", {}, `Score ${score(alert.peak.anomaly_score)}`),
         h("span", {}, `${number(alert.events)} event${alert.events === 1 ? "" : "s"}`),
         h("span", { class: "live-alert-last" }, done || "open")));
-    return { content, age };
   }
 
   /** Shows the items in their order; those that stay are not moved, so that none loses the focus. */
@@ -55,12 +60,10 @@ export function alertList({ onOpen, filters }) {
   }
 
   function put(alert, isNew = false) {
-    const known = items.get(alert.id) ?? { node: h("li", {}) };
+    const known = items.get(alert.id) ?? row(alert.id);
     if (JSON.stringify(known.alert) === JSON.stringify(alert)) return;
-    const hadFocus = known.node.contains(document.activeElement);
-    Object.assign(known, { alert, ...item(alert) });
-    fill(known.node, known.content);
-    if (hadFocus) known.content.focus();
+    known.alert = alert;
+    write(known);
     if (isNew) {
       known.node.className = "is-new";
       setTimeout(() => { known.node.className = ""; }, 4_000);

@@ -153,8 +153,23 @@ mod tests {
 
     use super::*;
 
-    /// What the files may have in bytes as browsers get them, all of them together.
+    /// What the files may have in bytes as browsers get them, all of them together, and what the scripts of one page may have
+    /// as they are written.
     const LIMIT: usize = 100_000;
+
+    fn content(name: &str) -> &'static str {
+        let (_, content) = FILES.iter().find(|(file, _)| *file == name).unwrap_or_else(|| panic!("no {name}"));
+        str::from_utf8(content).unwrap()
+    }
+
+    /// The scripts that a script needs, with itself.
+    fn needed_by(name: &str, needed: &mut BTreeSet<String>) {
+        if needed.insert(name.to_owned()) {
+            for after in content(name).split(" from \"./").skip(1) {
+                needed_by(after.split_once('"').unwrap().0, needed);
+            }
+        }
+    }
 
     #[test]
     fn every_file_of_the_folder_is_in_the_program() {
@@ -176,6 +191,13 @@ mod tests {
     fn the_page_is_small() {
         let bytes: usize = FILES.iter().map(|(_, content)| asset::compressed(content).unwrap().len()).sum();
         assert!(bytes < LIMIT, "{bytes} bytes");
+        for (page, _) in FILES.iter().filter(|(name, _)| name.starts_with("page-")) {
+            let mut needed = BTreeSet::from(["theme.js".to_owned()]);
+            needed_by("app.js", &mut needed);
+            needed_by(page, &mut needed);
+            let bytes: usize = needed.iter().map(|name| content(name).len()).sum();
+            assert!(needed.len() > 8 && bytes < LIMIT, "{page}: {bytes} bytes of {needed:?}");
+        }
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl Browser {
     /// The value of an expression once it is as wanted.
     pub fn value_when(&self, expression: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
         let wanted = || Some(self.value(expression)).filter(|value| is_wanted(value));
-        until(expression, wanted, || self.value(expression))
+        until(expression, wanted, || (self.value(expression), self.value("document.body.innerText")))
     }
 
     /// Waits until an expression of the page is true.
@@ -108,24 +108,18 @@ impl Browser {
         value.as_str().unwrap().to_owned()
     }
 
-    /// Clicks on an element with the mouse, once it is there and nothing lies over it. One that was drawn anew between the
-    /// look and the click has heard nothing, and is clicked on again.
+    /// Clicks on an element once it is there and nothing lies over it. The look and the click are one step of the page, so that
+    /// nothing is drawn between them.
     pub fn click(&self, selector: &str) {
-        let is_free = format!(
-            "(() => {{ const element = document.querySelector({}); if (!element || element.disabled) return false; \
-             element.scrollIntoView({{ block: 'center' }}); const box = element.getBoundingClientRect(); \
+        let click = format!(
+            "(() => {{ const element = document.querySelector({}); if (!element) return 'not there'; \
+             if (element.disabled) return 'disabled'; element.scrollIntoView({{ block: 'center' }}); \
+             const box = element.getBoundingClientRect(); \
              const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2); \
-             window.isClicked = false; \
-             element.addEventListener('click', () => {{ window.isClicked = true; }}, {{ capture: true, once: true }}); \
-             return box.width > 0 && (element === top || element.contains(top)); }})()",
+             if (!element.contains(top)) return 'under ' + top?.outerHTML.slice(0, 500); element.click(); return 'clicked'; }})()",
             json!(selector)
         );
-        let click = || {
-            let free = self.value(&is_free) == Value::Bool(true);
-            free.then(|| self.tab.find_element(selector).ok()?.click().ok().map(|_| ())).flatten()?;
-            (self.value("window.isClicked") == Value::Bool(true)).then_some(())
-        };
-        until(selector, click, || "no click");
+        self.value_when(&click, |said| said == &json!("clicked"));
     }
 
     /// Chooses an entry of a list by its value, once it is there.
