@@ -49,6 +49,9 @@ pub const MAX_WAITING: usize = 256;
 /// Alerts of one notification, at most; what is collected is told when it has so many.
 pub const MAX_COLLECTED: usize = 200;
 
+/// Alerts that a line of the log names, at most: the first ones of its notification.
+const MAX_NAMED: usize = 20;
+
 /// What is told, and to whom.
 #[derive(Debug)]
 pub struct Sinks {
@@ -259,9 +262,11 @@ fn log(notification: &Notification) {
             "an alert was raised"
         ),
         alerts => {
+            let named = &alerts[..alerts.len().min(MAX_NAMED)];
             let listed =
-                |text: fn(&AlertRow) -> String| alerts.iter().map(|alert| text(alert)).collect::<Vec<_>>().join(",");
+                |text: fn(&AlertRow) -> String| named.iter().map(|alert| text(alert)).collect::<Vec<_>>().join(",");
             warn!(
+                count = alerts.len(),
                 alerts = listed(|alert| alert.alert.to_string()),
                 symbols = listed(|alert| alert.symbol.to_string()),
                 alert_types = listed(|alert| alert.alert_type.as_str().to_owned()),
