@@ -77,7 +77,11 @@ export function chart(element, label) {
       const { traces, more } = newest;
       newest = null;
       kept = { traces, more };
-      await library.react(element, typeof traces === "function" ? traces(colour) : traces, layout(typeof more === "function" ? more(colour) : more), CONFIG);
+      const data = typeof traces === "function" ? traces(colour) : traces;
+      const around = layout(typeof more === "function" ? more(colour) : more);
+      // What is computed and what is drawn are two tasks, between which the page hears of clicks.
+      await new Promise((resolve) => setTimeout(resolve));
+      if (!ended) await library.react(element, data, around, CONFIG);
     }
   }
   let kept = null;
