@@ -966,7 +966,7 @@ mod tests {
         ErrorKind::ValueValidation,
         "true_positive, false_positive, unclear"
     )]
-    #[case("sentinel alert list --severity mild", ErrorKind::ValueValidation, "warning, high, critical")]
+    #[case("sentinel alert list --severity mild", ErrorKind::ValueValidation, "notice, warning, high, critical")]
     #[case("sentinel dead-letters show 12", ErrorKind::ValueValidation, "PARTITION:OFFSET")]
     #[case("sentinel dead-letters list --limit 0", ErrorKind::ValueValidation, "1..=10000")]
     fn a_mistake_is_a_usage_error_that_names_the_remedy(

@@ -534,7 +534,7 @@ impl Default for ModelSettings {
 impl Default for AlertSettings {
     fn default() -> Self {
         Self {
-            minimum_severity: Severity::Warning,
+            minimum_severity: Severity::LEAST_SHOWN,
             log: true,
             webhook_url: Hidden::default(),
             webhook_secret: Hidden::default(),

@@ -81,9 +81,10 @@ function connect() {
   stopFollowing();
   stopFollowing = follow({
     kinds: ["alert", "status", "run"],
+    severity: "notice",
     onEvent(kind, data) {
       if (kind === "status") status = data;
-      if (kind === "alert" && data.is_raising && (shown?.page !== "live" || document.hidden)) {
+      if (kind === "alert" && data.is_raising && data.severity !== "notice" && (shown?.page !== "live" || document.hidden)) {
         unseen += 1;
         title();
       }

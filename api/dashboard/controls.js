@@ -77,7 +77,7 @@ export function scroller(label, child) {
 
 /** How bad an alert is, as a badge. */
 export function severity(name) {
-  const mark = { warning: "!", high: "!!", critical: "!!!" }[name] ?? "";
+  const mark = { notice: "·", warning: "!", high: "!!", critical: "!!!" }[name] ?? "";
   return h("span", { class: `badge badge-${name}` }, `${words(name)} ${mark}`.trim());
 }
 

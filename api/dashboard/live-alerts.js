@@ -6,7 +6,7 @@ import { fill, h, say } from "./dom.js";
 import { ago, FEATURES, number, percent, score, words } from "./format.js";
 
 /** How grave alerts are, the least first. */
-export const RANKS = ["warning", "high", "critical"];
+export const RANKS = ["notice", "warning", "high", "critical"];
 
 const MOST_ALERTS = 500;
 

@@ -165,7 +165,7 @@ export class Feed {
       sql(`SELECT p.symbol, p.timestamp, p.partition, p."offset", p.anomaly_score, f.price, a.alert_id
         FROM (SELECT * FROM predictions WHERE is_anomaly AND ${where} ORDER BY anomaly_score LIMIT ${5 * MOST.marks}) p
         LEFT JOIN (SELECT * FROM features WHERE ${where}) f ON f.partition = p.partition AND f."offset" = p."offset"
-        LEFT JOIN (SELECT * FROM alerts WHERE ${where}) a ON a.partition = p.partition AND a."offset" = p."offset"`, { signal }),
+        LEFT JOIN (SELECT * FROM alerts WHERE severity <> 'notice' AND ${where}) a ON a.partition = p.partition AND a."offset" = p."offset"`, { signal }),
     ]);
     if (gap === this.gap) this.settle(scores);
     for (const row of prices) this.ring(row.symbol).spread(Date.parse(row.at), row.low, row.high, row.last);

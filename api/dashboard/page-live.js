@@ -53,7 +53,7 @@ export function mount(root, first) {
     cover.hidden = false;
     fill(cover, failure(error, begin));
   } });
-  const severities = named(choice("Severity", [["", "All"], ["high", "High +"], ["critical", "Critical"]], "",
+  const severities = named(choice("Severity", [["notice", "All"], ["", "Warning +"], ["high", "High +"], ["critical", "Critical"]], "",
     (of) => change({ severity: of })), "live-severity");
   const unseen = named(toggle("Unacknowledged", false, (on) => change({ open: on ? 1 : null })), "live-open");
   const alerts = alertList({ onOpen: showAlert, filters: h("div", { class: "row" }, severities.node, unseen.node) });
@@ -242,9 +242,13 @@ export function mount(root, first) {
   }
 
   function onAlert({ detail }) {
-    if (symbol() && detail.symbol !== symbol()) return;
+    const isNotice = detail.severity === "notice";
+    if ((symbol() && detail.symbol !== symbol()) || (isNotice && rank() !== "notice")) return;
     pending[1] += detail.is_raising ? 1 : 0;
-    feed?.mark(detail.id, { at: Date.parse(detail.timestamp), symbol: detail.symbol, score: detail.anomaly_score, alert: detail.alert_id });
+    if (!isNotice) {
+      feed?.mark(detail.id,
+        { at: Date.parse(detail.timestamp), symbol: detail.symbol, score: detail.anomaly_score, alert: detail.alert_id });
+    }
     alerts.take(detail);
     isDirty = true;
   }

@@ -135,8 +135,8 @@ function totalsView() {
       figures.events.set(number(logged(seen)), seen.status?.progress ? "" : "since it started");
       figures.memory.set(bytes(looks.sum("process_resident_memory_bytes")), "resident");
       figures.version.set(looks.label("sentinel_build_info", "version") ?? NONE, "Sentinel");
-      const critical = looks.sum("sentinel_alerts_total", "critical");
-      figures.alerts.set(number(looks.sum("sentinel_alerts_total")), `${number(critical)} critical, since it started`);
+      const [critical, notices] = ["critical", "notice"].map((severity) => looks.sum("sentinel_alerts_total", severity));
+      figures.alerts.set(number(looks.sum("sentinel_alerts_total") - notices), `${number(critical)} critical, since it started`);
       if (stats) {
         figures.predictions.set(number(stats.total_predictions), "live and manual");
         figures.anomalies.set(number(stats.total_anomalies), `${number(stats.anomaly_rate, 2)} % of the predictions`);

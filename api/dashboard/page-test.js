@@ -41,6 +41,10 @@ function scoreGauge() {
 const outOfReach = ({ features }) =>
   features.filter(({ value, alert_low: low, alert_high: high }) => typeof low === "number" && (value < low || value > high));
 
+/** The z-score of a volume that is worth a notice; undefined where it is not. */
+const rareVolume = ({ features }) =>
+  features.find(({ value, notice_above: above }) => typeof above === "number" && value > above);
+
 const isBeyond = (found) => found.anomaly_score < found.alert_threshold || outOfReach(found).length > 0;
 
 function tone(found) {
@@ -56,6 +60,9 @@ function alertSentence(found) {
     return `An alert at once: ${FEATURES[far.feature].name} lies outside of ${number(far.alert_low, 1)} to ${number(far.alert_high, 1)} σ, ` +
       "where calm training rows are.";
   }
+  const rare = value >= limit && rareVolume(found);
+  if (rare) return `A notice, and no more: ${FEATURES[rare.feature].name} lies above ${number(rare.notice_above, 1)} σ, which is rare; ` +
+    `the score is not below the alert threshold ${score(limit)}.`;
   if (value >= limit) return `No alert: the score is not below the alert threshold ${score(limit)}.`;
   if (value < least) {
     return `An alert at once: the score is below ${score(least)}, the least of the training rows, and the alert threshold ${score(limit)}.`;
@@ -67,7 +74,7 @@ function alertSentence(found) {
 function alertSeverity(found) {
   if (found.anomaly_score < found.training_minimum) return "critical";
   const isHigh = found.anomaly_score < (found.alert_threshold + found.training_minimum) / 2 || outOfReach(found).length > 0;
-  return isHigh ? "high" : "warning";
+  return isHigh ? "high" : isBeyond(found) ? "warning" : "notice";
 }
 
 function pathSentence({ mean_depth: mean, training_depth: training, expected_depth: expected, trees, isolated_within_3_splits: early }) {
@@ -212,7 +219,7 @@ export function mount(root, query) {
     const beyond = isBeyond(found);
     dial.set(found, typical);
     fill(verdict, state(found.is_anomaly ? "failed" : "online", found.is_anomaly ? "Anomaly" : "Normal"),
-      beyond && severity(alertSeverity(found)),
+      (beyond || rareVolume(found)) && severity(alertSeverity(found)),
       h("p", {}, `${found.symbol} scores ${score(found.anomaly_score)}: ${found.is_anomaly ? "below" : "not below"} zero.`),
       h("p", { id: "test-alert" }, alertSentence(found)));
     scoredAt = predicted && new Date();

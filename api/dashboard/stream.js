@@ -11,13 +11,13 @@ const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 10_000;
 
 /**
- * Follows events of some kinds, of one market where `symbol` is given.
+ * Follows events of some kinds, of one market where `symbol` is given, alerts of `severity` at least: warnings, if not said.
  *
  * `onEvent(kind, data)` hears each, `missed` among the kinds; `onState({state, since, retryAt, error})` hears how the
  * connection is: connecting, live, stale, broken or refused (an API key is needed). The function that is returned ends it.
  */
-export function follow({ kinds, symbol, onEvent, onState }) {
-  const follower = new Follower({ kinds: kinds.join(","), symbol }, onEvent, onState);
+export function follow({ kinds, symbol, severity, onEvent, onState }) {
+  const follower = new Follower({ kinds: kinds.join(","), symbol, severity }, onEvent, onState);
   follower.run();
   return () => follower.end();
 }

@@ -4,7 +4,7 @@
 
 pub mod answers;
 
-use domain::{AlertId, AlertType, Severity};
+use domain::{AlertId, AlertType};
 use jobs::alerts::{AlertCursor, AlertFilter, AlertVerdict, Alerts, WantedAlerts};
 use poem::http::StatusCode;
 use poem_openapi::{
@@ -76,8 +76,9 @@ impl AlertOperations {
     /// Alerts, the last raised first
     ///
     /// An alert is what a model calls a rare anomaly, confirmed, with all that is of the same market and kind within half
-    /// an hour. `/stream` tells of its events as they are scored; here it is once they are committed, a few seconds later.
-    /// Pages never overlap and leave nothing out: alerts do not change their order. What joins one may make it graver.
+    /// an hour. Notices, volumes that are only rare, are listed where `severity` asks for them. `/stream` tells of events of
+    /// alerts as they are scored; here they are once they are committed, a few seconds later. Pages never overlap and leave
+    /// nothing out: alerts do not change their order. What joins one may make it graver.
     #[oai(path = "/alerts", method = "get", operation_id = "alerts", tag = "Chapter::Alerts")]
     #[expect(clippy::too_many_arguments, reason = "a parameter is documented where it is declared")]
     async fn list(
@@ -89,7 +90,8 @@ impl AlertOperations {
         #[oai(name = "type")]
         alert_type: Query<Option<AlertTypeName>>,
         /// Of this severity at least, at their peak.
-        severity: Query<Option<SeverityName>>,
+        #[oai(default = "SeverityName::least_shown")]
+        severity: Query<SeverityName>,
         /// Raised at this event time or later.
         from: Query<Option<TimeText>>,
         /// Raised before this event time.
@@ -108,7 +110,7 @@ impl AlertOperations {
             wanted: WantedAlerts {
                 symbol: parameters::symbol(symbol.0.as_deref())?,
                 alert_type: alert_type.0.map(AlertType::from),
-                severity: severity.0.map(Severity::from),
+                severity: Some(severity.0.into()),
                 from: instant("from", &from)?,
                 to: instant("to", &to)?,
                 before: cursor.0.as_deref().map(place).transpose()?.map(|end| (end.raised_at, end.alert)),

@@ -27,7 +27,7 @@ use poem_openapi::{
 use tokio::sync::watch;
 
 use crate::{
-    alerts::AlertOperations,
+    alerts::{AlertOperations, answers::SeverityName},
     answers::{
         Document, ExplainAnswer, Health, Json, MediaType, ModelInfo, Passed, PredictAnswer, ShownPrediction, Stats,
         SystemStatus,
@@ -385,11 +385,15 @@ impl Operations {
         /// Which events, separated by commas.
         #[oai(default = "every_kind", explode = false, validator(min_items = 1))]
         kinds: Query<Vec<Kind>>,
+        /// Alerts of this severity at least: that of the event.
+        #[oai(default = "SeverityName::least_shown")]
+        severity: Query<SeverityName>,
         /// The id of the last event that was seen.
         #[oai(name = "Last-Event-ID")]
         last_event_id: Header<Option<String>>,
     ) -> Answer<Opened, OfQuery> {
-        let wanted = Wanted::new(&kinds.0, parameters::symbol(symbol.0.as_deref())?);
+        let symbol = parameters::symbol(symbol.0.as_deref())?;
+        let wanted = Wanted::new(&kinds.0, symbol, severity.0.into());
         Ok(self.events.open(wanted, last_event_id.0.as_deref()))
     }
 

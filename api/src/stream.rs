@@ -19,7 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use domain::{Symbol, Timestamp};
+use domain::{Severity, Symbol, Timestamp};
 use futures::stream::unfold;
 use jobs::{feed::LIVE_KEPT, metrics::Metrics};
 use poem::{
@@ -104,21 +104,23 @@ impl Kind {
 pub struct Wanted {
     kinds: Vec<Kind>,
     symbol: Option<Symbol>,
+    severity: Severity,
 }
 
 impl Wanted {
-    /// Events of these kinds; predictions and alerts of one symbol only, where it is named.
-    pub fn new(kinds: &[Kind], symbol: Option<Symbol>) -> Self {
-        Self { kinds: Kind::ALL.into_iter().filter(|kind| kinds.contains(kind)).collect(), symbol }
+    /// Events of these kinds; predictions and alerts of one symbol only, where it is named, alerts of this severity at least.
+    pub fn new(kinds: &[Kind], symbol: Option<Symbol>, severity: Severity) -> Self {
+        Self { kinds: Kind::ALL.into_iter().filter(|kind| kinds.contains(kind)).collect(), symbol, severity }
     }
 
     fn has(&self, event: &Event) -> bool {
-        let is_of_symbol = match &event.what {
-            What::Prediction(item) => self.symbol.is_none_or(|symbol| symbol == item.symbol),
-            What::Alert(row) => self.symbol.is_none_or(|symbol| symbol == row.symbol),
+        let is_of = |symbol| self.symbol.is_none_or(|wanted| wanted == symbol);
+        let is_chosen = match &event.what {
+            What::Prediction(item) => is_of(item.symbol),
+            What::Alert(row) => is_of(row.symbol) && row.severity >= self.severity,
             What::Status(_) | What::Run(_) => true,
         };
-        is_of_symbol && self.kinds.contains(&event.what.kind())
+        is_chosen && self.kinds.contains(&event.what.kind())
     }
 }
 
@@ -346,7 +348,7 @@ impl ApiResponse for Opened {
 
 #[cfg(test)]
 mod tests {
-    use domain::{AlertId, AlertRow, AlertType, FEATURE_NAMES, Severity, Source};
+    use domain::{AlertId, AlertRow, AlertType, FEATURE_NAMES, Source};
     use jobs::feed::{FeedItem, Origin, Trade};
 
     use super::*;
@@ -391,6 +393,10 @@ mod tests {
 
         /// The event of an offset joins the alert that the event of offset 17 has raised.
         fn alert(&self, offset: i64, market: &str) {
+            self.alert_of(Severity::Critical, offset, market);
+        }
+
+        fn alert_of(&self, severity: Severity, offset: i64, market: &str) {
             self.publish(What::Alert(Arc::new(AlertRow {
                 partition: 2,
                 offset,
@@ -400,7 +406,7 @@ mod tests {
                 alert: AlertId { partition: 2, offset: 17 },
                 raised_at: Timestamp::from_seconds(1_710_000_000),
                 alert_type: AlertType::PriceSpike,
-                severity: Severity::Critical,
+                severity,
                 anomaly_score: -0.25,
                 model_version: 1,
                 leading_feature: FEATURE_NAMES[0],
@@ -410,12 +416,16 @@ mod tests {
         }
 
         fn read(&self, kinds: &[Kind], last: Option<&str>) -> Reader {
-            self.events.open(Wanted::new(kinds, None), last).0
+            self.events.open(wanted(kinds, None), last).0
         }
     }
 
     /// Nothing that is waited for takes longer on any machine.
     const PATIENCE: Duration = Duration::from_mins(1);
+
+    fn wanted(kinds: &[Kind], symbol: Option<Symbol>) -> Wanted {
+        Wanted::new(kinds, symbol, Severity::LEAST_SHOWN)
+    }
 
     async fn next(reader: &mut Reader) -> String {
         String::from_utf8(reader.text().await.unwrap().to_vec()).unwrap()
@@ -523,8 +533,8 @@ mod tests {
     async fn a_reader_gets_what_it_asked_for() {
         let stage = Stage::keeping(9);
         let symbol = Some(Symbol::parse("ETH-USDT").unwrap());
-        let mut reader = stage.events.open(Wanted::new(&[Kind::Run, Kind::Prediction], symbol), None).0;
-        let mut alerts = stage.events.open(Wanted::new(&[Kind::Alert], symbol), None).0;
+        let mut reader = stage.events.open(wanted(&[Kind::Run, Kind::Prediction], symbol), None).0;
+        let mut alerts = stage.events.open(wanted(&[Kind::Alert], symbol), None).0;
         stage.predict([1], "BTC-USDT");
         stage.publish(What::Status(Bytes::new()));
         stage.publish(What::Run(Bytes::new()));
@@ -534,6 +544,20 @@ mod tests {
         stage.predict([3], "ETH-USDT");
         assert_eq!(heads(&mut reader).await, ["abc-3 run", "abc-4 prediction", "abc-7 prediction"]);
         assert_eq!(heads(&mut alerts).await, ["abc-6 alert"]);
+    }
+
+    #[tokio::test]
+    async fn notices_are_told_to_those_who_asked_for_them() {
+        let stage = Stage::keeping(9);
+        let mut by_severity = [Severity::LEAST_SHOWN, Severity::Notice, Severity::High]
+            .map(|least| stage.events.open(Wanted::new(&[Kind::Alert], None, least), None).0);
+        for (offset, severity) in (17..).zip(Severity::ALL) {
+            stage.alert_of(severity, offset, "BTC-USDT");
+        }
+        let [shown, all, high] = &mut by_severity;
+        assert_eq!(heads(shown).await, ["abc-2 alert", "abc-3 alert", "abc-4 alert"]);
+        assert_eq!(heads(all).await, ["abc-1 alert", "abc-2 alert", "abc-3 alert", "abc-4 alert"]);
+        assert_eq!(heads(high).await, ["abc-3 alert", "abc-4 alert"]);
     }
 
     #[tokio::test]
@@ -564,6 +588,6 @@ mod tests {
         let Stage { wake, events } = stage;
         let (ended, ()) = tokio::join!(waiting.text(), async { drop(wake) });
         assert_eq!((ended, behind.text().await), (None, None));
-        assert_eq!(events.open(Wanted::new(&Kind::ALL, None), None).0.text().await, None);
+        assert_eq!(events.open(wanted(&Kind::ALL, None), None).0.text().await, None);
     }
 }

@@ -3,7 +3,8 @@
 //! A model calls a fixed share of all events anomalies; an alert asks for more. Its score lies beyond a rarer quantile
 //! of the scores of calm training rows, and it is confirmed: by another such event among the four before it, or by a
 //! score that no calm training row had. Or a z-score of it lies out of reach of theirs, whatever its score. What is of
-//! one symbol and one kind within half an hour is one alert.
+//! one symbol and one kind within half an hour is one alert. A volume that is only rare is a notice: an alert that is kept
+//! for those who look for it, told to nobody who did not ask, and apart from the graver ones.
 //!
 //! Everything is in the order of the log and in event time, so that the same predictions give the same alerts. The state
 //! depends on nothing older than the fold's own ([`Watch`]) and on rows that were stored ([`Episodes`]).
@@ -106,6 +107,8 @@ impl AlertType {
 /// How rare an alert's event is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
+    /// A rare volume, within the limits of the others: it is kept, and shown and told only where that was asked for.
+    Notice,
     /// Beyond the alert threshold.
     Warning,
     /// Nearer to the lowest score of calm training rows than to the alert threshold, or a z-score out of reach.
@@ -116,9 +119,12 @@ pub enum Severity {
 
 impl Severity {
     /// Every severity, the least first.
-    pub const ALL: [Self; 3] = [Self::Warning, Self::High, Self::Critical];
+    pub const ALL: [Self; 4] = [Self::Notice, Self::Warning, Self::High, Self::Critical];
 
-    /// The severity of an event beyond the limits.
+    /// The least that people are shown and told of who did not ask for another.
+    pub const LEAST_SHOWN: Self = Self::Warning;
+
+    /// The severity of a confirmed event beyond the limits.
     #[must_use]
     pub fn of(prediction: &Prediction, limits: AlertLimits) -> Self {
         let anomaly_score = prediction.anomaly_score;
@@ -136,6 +142,7 @@ impl Severity {
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
+            Self::Notice => "notice",
             Self::Warning => "warning",
             Self::High => "high",
             Self::Critical => "critical",
@@ -175,6 +182,9 @@ pub struct AlertLimits {
     /// event: the score of a forest hardly falls where one feature of five grows without bound. `None` for models that
     /// were trained before there was one.
     pub reach: Option<[Reach; Z_SCORES]>,
+    /// A volume above its rolling mean by more than so many of the rolling deviations that are usual for its symbol is worth
+    /// a notice; above 0. `None` for models that were trained before there was one.
+    pub surplus: Option<f64>,
 }
 
 impl AlertLimits {
@@ -260,14 +270,14 @@ pub struct AlertRow {
     pub alert_type: AlertType,
     /// How rare this event is.
     pub severity: Severity,
-    /// This event's score; negative but where a z-score is out of reach.
+    /// This event's score; negative but where a z-score is out of reach, or in a notice.
     pub anomaly_score: f64,
     /// The model that said so.
     pub model_version: i64,
     /// The feature with the largest share of the score, of those out of reach where there are any; one of
-    /// [`FEATURE_NAMES`].
+    /// [`FEATURE_NAMES`]. Of a notice the volume.
     pub leading_feature: &'static str,
-    /// Its share, 0 to 1.
+    /// Its share, 0 to 1; of a notice 1.
     pub share: f64,
     /// Where the event came from.
     pub source: Source,
@@ -329,27 +339,45 @@ impl Watch {
     }
 }
 
-/// The newest alert of each symbol and kind.
+/// The newest alert of a symbol and kind, of its notices or of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewestAlert {
+    /// The market.
+    pub symbol: Symbol,
+    /// What kind of anomaly.
+    pub alert_type: AlertType,
+    /// Whether it is a notice.
+    pub is_notice: bool,
+    /// Its name.
+    pub alert: AlertId,
+    /// When it was raised.
+    pub raised_at: Timestamp,
+}
+
+/// The newest alert of each symbol and kind, notices apart from others: none of these joins a notice, where nobody would be
+/// told of it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Episodes {
-    newest: HashMap<(Symbol, AlertType), (AlertId, Timestamp)>,
+    newest: HashMap<(Symbol, AlertType, bool), (AlertId, Timestamp)>,
 }
 
 impl Episodes {
-    /// The alert that a confirmed event belongs to, and when it was raised: by this event, where the newest of the kind was
-    /// not raised within [`EPISODE_MICROS`]. An event may be older than it, much older where its symbol had been forgotten.
-    pub fn join(&mut self, prediction: &Prediction, alert_type: AlertType) -> (AlertId, Timestamp) {
+    /// The alert that a confirmed event or a notice belongs to, and when it was raised: by this event, where the newest of the
+    /// kind was not raised within [`EPISODE_MICROS`]. An event may be older than it, much older where its symbol had been
+    /// forgotten.
+    pub fn join(&mut self, prediction: &Prediction, alert_type: AlertType, is_notice: bool) -> (AlertId, Timestamp) {
         let raised = (AlertId { partition: prediction.partition, offset: prediction.offset }, prediction.timestamp);
-        let newest = self.newest.entry((prediction.symbol, alert_type)).or_insert(raised);
+        let newest = self.newest.entry((prediction.symbol, alert_type, is_notice)).or_insert(raised);
         if (prediction.timestamp.micros() - newest.1.micros()).abs() > EPISODE_MICROS {
             *newest = raised;
         }
         *newest
     }
 
-    /// Takes in the newest alert of a symbol and kind that were raised before.
-    pub fn recall(&mut self, symbol: Symbol, alert_type: AlertType, alert: AlertId, raised_at: Timestamp) {
-        self.newest.insert((symbol, alert_type), (alert, raised_at));
+    /// Takes in an alert that was the newest of its symbol and kind before.
+    pub fn recall(&mut self, newest: NewestAlert) {
+        let NewestAlert { symbol, alert_type, is_notice, alert, raised_at } = newest;
+        self.newest.insert((symbol, alert_type, is_notice), (alert, raised_at));
     }
 }
 
@@ -365,6 +393,7 @@ mod tests {
         threshold: -0.1,
         training_minimum: -0.2,
         reach: Some([REACH, REACH, Reach { low: -3.0, high: 20.0 }]),
+        surplus: None,
     };
 
     fn scored(offset: Offset, second: i64, anomaly_score: f64) -> Prediction {
@@ -465,16 +494,25 @@ mod tests {
         let mut episodes = Episodes::default();
         let first = scored(5, 0, -0.3);
         let raised = (AlertId { partition: 0, offset: 5 }, first.timestamp);
-        assert_eq!(episodes.join(&first, AlertType::PriceSpike), raised);
-        assert_eq!(episodes.join(&scored(6, 1_800, -0.3), AlertType::PriceSpike), raised);
-        let other = episodes.join(&scored(7, 1_800, -0.3), AlertType::VolumeSpike);
+        assert_eq!(episodes.join(&first, AlertType::PriceSpike, false), raised);
+        assert_eq!(episodes.join(&scored(6, 1_800, -0.3), AlertType::PriceSpike, false), raised);
+        let other = episodes.join(&scored(7, 1_800, -0.3), AlertType::VolumeSpike, false);
         assert_eq!(other.0, AlertId { partition: 0, offset: 7 });
-        let later = episodes.join(&scored(8, 1_801, -0.3), AlertType::PriceSpike);
+        let later = episodes.join(&scored(8, 1_801, -0.3), AlertType::PriceSpike, false);
         assert_eq!(later.0, AlertId { partition: 0, offset: 8 });
-        let late = episodes.join(&scored(9, 1_760, -0.3), AlertType::PriceSpike);
+        let late = episodes.join(&scored(9, 1_760, -0.3), AlertType::PriceSpike, false);
         assert_eq!(late, later);
-        let of_another_day = episodes.join(&scored(10, -86_400, -0.3), AlertType::PriceSpike);
+        let of_another_day = episodes.join(&scored(10, -86_400, -0.3), AlertType::PriceSpike, false);
         assert_eq!(of_another_day.0, AlertId { partition: 0, offset: 10 });
+    }
+
+    #[test]
+    fn no_alert_joins_a_notice_and_no_notice_an_alert() {
+        let mut episodes = Episodes::default();
+        let mut names = [false, true, false, true].into_iter().zip(5..).map(|(is_notice, offset)| {
+            episodes.join(&scored(offset, 0, -0.3), AlertType::VolumeSpike, is_notice).0.offset
+        });
+        assert_eq!([(); 4].map(|()| names.next().unwrap()), [5, 6, 5, 6]);
     }
 
     #[test]
@@ -482,8 +520,11 @@ mod tests {
         let (mut lived, mut recalled) = (Episodes::default(), Episodes::default());
         let symbol = scored(0, 0, 0.0).symbol;
         for (offset, second) in [(5, 0), (6, 1_000), (7, 2_000), (8, 2_001)] {
-            let (alert, raised_at) = lived.join(&scored(offset, second, -0.3), AlertType::FlashCrash);
-            recalled.recall(symbol, AlertType::FlashCrash, alert, raised_at);
+            let alert_type = AlertType::FlashCrash;
+            for is_notice in [false, true] {
+                let (alert, raised_at) = lived.join(&scored(offset, second, -0.3), alert_type, is_notice);
+                recalled.recall(NewestAlert { symbol, alert_type, is_notice, alert, raised_at });
+            }
         }
         assert_eq!(recalled, lived);
     }

@@ -14,6 +14,12 @@ pub const FEATURE_NAMES: [&str; 5] =
 /// A detector's input, in the order of [`FEATURE_NAMES`]; z-scores are within +-100, deviations >= 0, all finite.
 pub type FeatureVector = [f64; 5];
 
+/// The place of the volume's z-score among the [`FEATURE_NAMES`].
+pub const Z_SCORE_VOLUME: usize = 2;
+
+/// The place of the volume's rolling deviation among the [`FEATURE_NAMES`].
+pub const ROLLING_VOLUME_STD: usize = 4;
+
 /// How many of the [`FEATURE_NAMES`], the first ones, are z-scores: of the event itself, and without a unit.
 pub const Z_SCORES: usize = 3;
 

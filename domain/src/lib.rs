@@ -27,7 +27,7 @@ pub mod probe;
 mod properties;
 
 pub use admission::{Fate, FateCounts, LateReason};
-pub use alerts::{AlertId, AlertLimits, AlertRow, AlertType, Reach, Severity};
+pub use alerts::{AlertId, AlertLimits, AlertRow, AlertType, NewestAlert, Reach, Severity};
 pub use error::ErrorKind;
 pub use event::{BACKFILLED, Event, Floor, Heartbeat, IngestId, Kind, Offset, Partition, Record, Side, Source};
 pub use features::{FEATURE_NAMES, FeatureRow, FeatureVector};

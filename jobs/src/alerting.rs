@@ -7,8 +7,9 @@
 use std::collections::HashMap;
 
 use domain::{
-    AlertRow, AlertType, Offset, Partition, Prediction, Severity,
+    AlertRow, AlertType, FEATURE_NAMES, Offset, Partition, Prediction, Severity,
     alerts::{CONFIRMING_EVENTS, Episodes, Watch},
+    features::Z_SCORE_VOLUME,
 };
 use lake::{Lake, lake::Progress};
 use models::explain::ExplainedFeature;
@@ -31,7 +32,7 @@ impl Alerting {
             return Ok(alerting);
         }
         for newest in lake.newest_alerts(partition, next).await? {
-            alerting.episodes.recall(newest.symbol, newest.alert_type, newest.alert, newest.raised_at);
+            alerting.episodes.recall(newest);
         }
         let newest = lake.newest_live_predictions(partition, replay..next, CONFIRMING_EVENTS - 1).await?;
         let mut loaded = HashMap::new();
@@ -44,15 +45,21 @@ impl Alerting {
 
     /// Takes in what a model said about the next event of the log; the row of an event that is one of an alert.
     pub fn take(&mut self, model: &ActiveModel, prediction: &Prediction) -> Option<AlertRow> {
-        let limits = model.model.alert_limits();
-        if !self.watch.observe(prediction, limits) {
+        let model = &model.model;
+        let limits = model.alert_limits();
+        let (severity, alert_type, leading_feature, share) = if self.watch.observe(prediction, limits) {
+            let explanation = model.explain(prediction.symbol, &prediction.features);
+            let is_out_of_reach = |of: &&ExplainedFeature| limits.is_out_of_reach(of.feature, of.value);
+            let leading = explanation.features.iter().find(is_out_of_reach).unwrap_or(&explanation.features[0]);
+            let alert_type = AlertType::of(leading.feature, leading.deviations > 0.0)?;
+            (Severity::of(prediction, limits), alert_type, leading.feature, leading.share)
+        } else if model.is_volume_rare(prediction.symbol, &prediction.features) {
+            // Not by its score, which need not be explained for it: there are many of them.
+            (Severity::Notice, AlertType::VolumeSpike, FEATURE_NAMES[Z_SCORE_VOLUME], 1.0)
+        } else {
             return None;
-        }
-        let explanation = model.model.explain(prediction.symbol, &prediction.features);
-        let is_out_of_reach = |of: &&ExplainedFeature| limits.is_out_of_reach(of.feature, of.value);
-        let leading = explanation.features.iter().find(is_out_of_reach).unwrap_or(&explanation.features[0]);
-        let alert_type = AlertType::of(leading.feature, leading.deviations > 0.0)?;
-        let (alert, raised_at) = self.episodes.join(prediction, alert_type);
+        };
+        let (alert, raised_at) = self.episodes.join(prediction, alert_type, severity == Severity::Notice);
         Some(AlertRow {
             partition: prediction.partition,
             offset: prediction.offset,
@@ -62,11 +69,11 @@ impl Alerting {
             alert,
             raised_at,
             alert_type,
-            severity: Severity::of(prediction, limits),
+            severity,
             anomaly_score: prediction.anomaly_score,
             model_version: prediction.model_version,
-            leading_feature: leading.feature,
-            share: leading.share,
+            leading_feature,
+            share,
             source: prediction.source,
         })
     }

@@ -145,8 +145,8 @@ pub async fn recorded_rows(workshop: &Workshop, inputs: &TrainingInputs) -> Resu
     )))
 }
 
-/// The artifact of a model and its SHA-256: as programs before this one wrote it, without a reach of z-scores, where those
-/// are the recorded bytes; otherwise as this one does.
+/// The artifact of a model and its SHA-256: as programs before this one wrote it, where those are the recorded bytes;
+/// otherwise as this one does.
 fn artifact_of(model: &Model, recorded_sha256: &str) -> (Vec<u8>, String) {
     let described = |bytes: Vec<u8>| {
         let sha256 = artifacts::describe(&bytes).sha256;
@@ -156,8 +156,8 @@ fn artifact_of(model: &Model, recorded_sha256: &str) -> (Vec<u8>, String) {
     if newest.1 == recorded_sha256 {
         return newest;
     }
-    let before = described(model.without_reach().to_bytes());
-    if before.1 == recorded_sha256 { before } else { newest }
+    let mut before = model.of_before().into_iter().map(|model| described(model.to_bytes()));
+    before.find(|(_, sha256)| sha256 == recorded_sha256).unwrap_or(newest)
 }
 
 fn parameters_of(record: &ModelRecord) -> TrainParameters {
@@ -273,14 +273,17 @@ mod tests {
         assert!(rebuilt.is_fine() && rebuilt.delta_version > Some(recorded), "{rebuilt}");
     }
 
+    #[rstest::rstest]
+    #[case::there_were_notices(0)]
+    #[case::there_was_a_reach(1)]
     #[tokio::test]
-    async fn a_model_of_before_there_was_a_reach_is_made_again_as_it_was() {
+    async fn a_model_of_before_is_made_again_as_it_was(#[case] back: usize) {
         let (_folder, workshop) = workshop().await;
         Market::labelled().run(&workshop, 400).await;
         trained(&workshop, None).await;
         let recorded = workshop.registry.model(1).await.unwrap().model.artifact;
         let newest = Model::from_bytes(&std::fs::read(workshop.models_dir.join(&recorded.path)).unwrap()).unwrap();
-        let bytes = newest.without_reach().to_bytes();
+        let bytes = newest.of_before()[back].to_bytes();
         let before = artifacts::write(&workshop.models_dir, &bytes).unwrap();
         assert_ne!(before.sha256, recorded.sha256);
         let version = forged(&workshop, |model| model.artifact = before.clone()).await;

@@ -9,7 +9,8 @@ use std::{
 };
 
 use domain::{
-    AlertId, AlertRow, AlertType, FEATURE_NAMES, Offset, Partition, Prediction, Severity, Source, Symbol, Timestamp,
+    AlertId, AlertRow, AlertType, FEATURE_NAMES, NewestAlert, Offset, Partition, Prediction, Severity, Source, Symbol,
+    Timestamp,
 };
 use futures::StreamExt;
 
@@ -20,19 +21,6 @@ use crate::{
     read::{Columns, Pinned, as_stored},
     schema::TableName,
 };
-
-/// The newest alert of a symbol and kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NewestAlert {
-    /// The market.
-    pub symbol: Symbol,
-    /// What kind of anomaly.
-    pub alert_type: AlertType,
-    /// Its name.
-    pub alert: AlertId,
-    /// When it was raised.
-    pub raised_at: Timestamp,
-}
 
 /// An alert: all events of it together.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,16 +80,18 @@ pub struct WantedAlerts {
 }
 
 impl Lake {
-    /// The newest alert of each symbol and kind that records of a partition below an offset belong to.
+    /// The newest alert of each symbol and kind that records of a partition below an offset belong to, of notices and of
+    /// others.
     ///
     /// # Errors
     /// Where the table cannot be read.
     pub async fn newest_alerts(&self, partition: Partition, below: Offset) -> Result<Vec<NewestAlert>, Error> {
         let sql = format!(
             "SELECT CAST(symbol AS VARCHAR) AS symbol, CAST(alert_type AS VARCHAR) AS alert_type, \
-             last_value(alert_id ORDER BY \"offset\") AS alert_id, last_value(raised_at ORDER BY \"offset\") AS raised_at \
+             severity = '{}' AS is_notice, last_value(alert_id ORDER BY \"offset\") AS alert_id, last_value(raised_at ORDER BY \"offset\") AS raised_at \
              FROM alerts WHERE partition = {partition} AND \"offset\" < {below} \
-             GROUP BY symbol, alert_type ORDER BY symbol, alert_type"
+             GROUP BY symbol, alert_type, is_notice ORDER BY symbol, alert_type, is_notice",
+            Severity::Notice.as_str()
         );
         let mut alerts = Vec::new();
         for batch in self.pin(TableName::Alerts).await?.rows(&sql).await? {
@@ -110,6 +100,7 @@ impl Lake {
                 alerts.push(NewestAlert {
                     symbol: columns.symbol(row)?,
                     alert_type: columns.named("alert_type", row, AlertType::from_name)?,
+                    is_notice: columns.flag("is_notice", row)?.unwrap_or_default(),
                     alert: columns.named("alert_id", row, |text| text.parse().ok())?,
                     raised_at: columns.time("raised_at", row)?,
                 });
@@ -422,7 +413,8 @@ mod tests {
 
     #[tokio::test]
     async fn an_alert_is_as_severe_as_its_peak() {
-        let rows = [row(1, 1, 1, -0.1), row(2, 2, 2, -0.1), row(3, 3, 2, -0.3), row(4, 4, 4, -0.3)];
+        let notice = AlertRow { severity: Severity::Notice, ..row(5, 5, 5, 0.1) };
+        let rows = [row(1, 1, 1, -0.1), row(2, 2, 2, -0.1), row(3, 3, 2, -0.3), row(4, 4, 4, -0.3), notice];
         let (_folder, lake) = stored(rows.to_vec()).await;
         let alerts = lake.pin(TableName::Alerts).await.unwrap();
         let offsets = async |severity| {
@@ -430,6 +422,7 @@ mod tests {
             let found = alerts.alerts(&wanted, 10).await.unwrap();
             found.iter().map(|alert| alert.alert.offset).collect::<Vec<_>>()
         };
+        assert_eq!(offsets(Severity::Notice).await, [5, 4, 2, 1]);
         assert_eq!(offsets(Severity::Warning).await, [4, 2, 1]);
         assert_eq!(offsets(Severity::High).await, [4, 2]);
         assert_eq!(offsets(Severity::Critical).await, [4, 2]);
@@ -466,6 +459,15 @@ mod tests {
         };
         assert_eq!((newest(5).await, newest(8).await, newest(9).await), (vec![], vec![5], vec![8]));
         assert_eq!(lake.newest_alerts(1, 100).await.unwrap(), []);
+    }
+
+    #[tokio::test]
+    async fn the_newest_notice_is_told_apart_from_the_newest_alert_of_its_kind() {
+        let notice = |offset, alert| AlertRow { severity: Severity::Notice, ..row(offset, offset, alert, 0.1) };
+        let (_folder, lake) = stored(vec![row(5, 5, 5, -0.1), notice(6, 6), row(7, 7, 5, -0.1), notice(9, 6)]).await;
+        let newest = lake.newest_alerts(0, 100).await.unwrap();
+        let newest = newest.iter().map(|newest| (newest.is_notice, newest.alert.offset)).collect::<Vec<_>>();
+        assert_eq!(newest, [(false, 5), (true, 6)]);
     }
 
     #[tokio::test]

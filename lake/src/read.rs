@@ -537,7 +537,7 @@ impl<'a> Columns<'a> {
         column.map(|column| Timestamp::from_micros(column.value(row))).ok_or_else(|| self.unexpected(name))
     }
 
-    fn flag(&self, name: &'static str, row: usize) -> Result<Option<bool>, Error> {
+    pub(crate) fn flag(&self, name: &'static str, row: usize) -> Result<Option<bool>, Error> {
         let column = self.column(name)?.as_boolean_opt().ok_or_else(|| self.unexpected(name))?;
         Ok(column.is_valid(row).then(|| column.value(row)))
     }

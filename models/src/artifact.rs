@@ -2,7 +2,8 @@
 //! only bytes that were written as a model are read as one: everything else is an error, never a panic, and no count
 //! in the bytes makes the reader allocate before it has read what is counted. Never touches a file.
 //!
-//! Layout of version 2; version 1 has no reach, and models that were read from it or have none are written as it:
+//! Layout of version 3. Version 2 has no surplus, and version 1 no reach either; models that were read from them, or have
+//! none, are written as they were:
 //!
 //! | part | form |
 //! |---|---|
@@ -12,6 +13,7 @@
 //! | trees, `max_samples`, contamination, seed, `alert_quantile` | u32, u32, f64, u64, f64 |
 //! | offset, alert threshold, training minimum | 3 f64 |
 //! | reach of the three z-scores | low and high of each, f64 |
+//! | surplus of volume | f64 |
 //! | global scale | 5 means, 5 deviations, f64 |
 //! | symbols with a scale of their own | u32, then ascending: length u8, ASCII, 10 f64 |
 //! | rows per tree | u32 |
@@ -34,9 +36,12 @@ use crate::{
 };
 
 /// The newest version; this build reads it and those before.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
-/// The version without a reach.
+/// The version without a surplus.
+const WITHOUT_SURPLUS: u32 = 2;
+
+/// The version without a reach, and without a surplus.
 const WITHOUT_REACH: u32 = 1;
 
 /// The largest artifact that is read, in bytes.
@@ -50,14 +55,19 @@ impl Model {
     /// The artifact of the model.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut writer = Writer(MAGIC.to_vec());
-        let Thresholds { offset, alert, training_minimum, reach } = self.thresholds();
-        writer.u32(if reach.is_some() { FORMAT_VERSION } else { WITHOUT_REACH });
+        let Thresholds { offset, alert, training_minimum, reach, surplus } = self.thresholds();
+        writer.u32(match (reach, surplus) {
+            (Some(_), Some(_)) => FORMAT_VERSION,
+            (Some(_), None) => WITHOUT_SURPLUS,
+            (None, _) => WITHOUT_REACH,
+        });
         writer.bytes(self.specification_hash().as_bytes());
         writer.parameters(self.parameters());
         writer.f64s(&[*offset, *alert, *training_minimum]);
         for Reach { low, high } in reach.iter().flatten() {
             writer.f64s(&[*low, *high]);
         }
+        writer.f64s(surplus.as_slice());
         writer.scales(self.scales());
         writer.u32(self.forest().max_samples());
         writer.u32(self.forest().trees().len() as u32);
@@ -206,7 +216,9 @@ impl<'a> Reader<'a> {
         let parameters = self.parameters()?;
         let (offset, alert, training_minimum) = (self.f64()?, self.f64()?, self.f64()?);
         let reach = if version == WITHOUT_REACH { None } else { Some([self.reach()?, self.reach()?, self.reach()?]) };
-        let thresholds = Thresholds { offset, alert, training_minimum, reach };
+        let surplus = if version < FORMAT_VERSION { None } else { Some(self.f64()?) };
+        require(surplus.is_none_or(|surplus| surplus > 0.0), "every volume is rare")?;
+        let thresholds = Thresholds { offset, alert, training_minimum, reach, surplus };
         let in_range = (-1.0..=0.0).contains(&thresholds.offset) && thresholds.alert <= 0.0;
         require(in_range, "a threshold is out of range")?;
         let scales = self.scales()?;
@@ -308,10 +320,13 @@ mod tests {
     use rstest::rstest;
     use std::sync::LazyLock;
 
-    const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/golden/model-v2.bin");
+    const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/golden/model-v3.bin");
 
-    /// The same model in the version before.
-    const GOLDEN_WITHOUT_REACH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/golden/model-v1.bin");
+    /// The same model in the versions before, the newest first.
+    const GOLDEN_BEFORE: [&str; 2] = [
+        concat!(env!("CARGO_MANIFEST_DIR"), "/src/golden/model-v2.bin"),
+        concat!(env!("CARGO_MANIFEST_DIR"), "/src/golden/model-v1.bin"),
+    ];
 
     /// Three trees of 16 rows on integers, so that every platform trains the same.
     fn model() -> Model {
@@ -352,24 +367,27 @@ mod tests {
     }
 
     #[test]
-    fn a_model_of_the_version_before_is_read_and_stays_as_it_is() {
-        let bytes = std::fs::read(GOLDEN_WITHOUT_REACH).unwrap();
-        let old = Model::from_bytes(&bytes).unwrap();
-        let AlertLimits { threshold, training_minimum, .. } = model().alert_limits();
-        assert_eq!(old.alert_limits(), AlertLimits { threshold, training_minimum, reach: None });
-        assert_eq!(old, model().without_reach());
-        assert!(old.to_bytes() == bytes, "the artifact differs from {GOLDEN_WITHOUT_REACH}");
+    fn a_model_of_a_version_before_is_read_and_stays_as_it_is() {
+        let now = model().alert_limits();
+        let limits = [AlertLimits { surplus: None, ..now }, AlertLimits { surplus: None, reach: None, ..now }];
+        for ((file, expected), limits) in GOLDEN_BEFORE.into_iter().zip(model().of_before()).zip(limits) {
+            let bytes = std::fs::read(file).unwrap();
+            let old = Model::from_bytes(&bytes).unwrap();
+            assert_eq!(old.alert_limits(), limits);
+            assert_eq!(old, expected);
+            assert!(old.to_bytes() == bytes, "the artifact differs from {file}");
+        }
     }
 
     #[rstest]
     #[case(0)]
-    #[case(3)]
+    #[case(4)]
     fn a_model_of_another_format_version_is_refused(#[case] version: u8) {
         let mut other = content();
         other[8] = version;
         let refused = Model::from_bytes(&sealed(other)).unwrap_err();
         assert!(
-            matches!(refused, Error::UnknownVersion { found, known: 2 } if found == u32::from(version)),
+            matches!(refused, Error::UnknownVersion { found, known: 3 } if found == u32::from(version)),
             "{refused}"
         );
     }
@@ -380,6 +398,17 @@ mod tests {
         // The reach begins behind 12 bytes of header, 64 of hash, 32 of parameters, 24 of thresholds.
         let (low, high) = other[132..148].split_at_mut(8);
         low.swap_with_slice(high);
+        assert!(matches!(Model::from_bytes(&sealed(other)), Err(Error::Damaged { .. })));
+    }
+
+    #[rstest]
+    #[case(0.0)]
+    #[case(-1.0)]
+    #[case(f64::INFINITY)]
+    fn a_surplus_that_is_none_is_refused(#[case] surplus: f64) {
+        let mut other = content();
+        // Behind the reach.
+        other[180..188].copy_from_slice(&surplus.to_le_bytes());
         assert!(matches!(Model::from_bytes(&sealed(other)), Err(Error::Damaged { .. })));
     }
 
@@ -417,9 +446,9 @@ mod tests {
     #[test]
     fn counts_beyond_the_bytes_are_refused_without_allocating_for_them() {
         // The number of symbols follows 12 bytes of header, 64 of hash, 32 of parameters, 24 of thresholds, 48 of reach,
-        // 80 of scale.
+        // 8 of surplus, 80 of scale.
         let mut many = content();
-        many[260..264].copy_from_slice(&u32::MAX.to_le_bytes());
+        many[268..272].copy_from_slice(&u32::MAX.to_le_bytes());
         assert!(matches!(Model::from_bytes(&sealed(many)), Err(Error::Damaged { .. })));
     }
 

@@ -23,7 +23,7 @@
 
 use std::array;
 
-use domain::{AlertLimits, FEATURE_NAMES, FeatureVector, Reach, Symbol};
+use domain::{AlertLimits, FEATURE_NAMES, FeatureVector, Reach, Symbol, features::Z_SCORE_VOLUME};
 
 use crate::{
     model::{Model, Verdict},
@@ -82,6 +82,8 @@ pub struct ExplainedFeature {
     pub deviations: f64,
     /// How far the value may go before the event is worth an alert whatever its score; `None` where that does not count.
     pub reach: Option<Reach>,
+    /// Above which value the event is worth a notice, see [`Model::notice_above`]; `None` but for the z-score of the volume.
+    pub notice_above: Option<f64>,
 }
 
 /// How a row went through the trees. Depths are path lengths: splits to the leaf, plus c(rows in the leaf).
@@ -111,9 +113,13 @@ impl Model {
         }
         let trees = u32::try_from(self.forest().trees().len()).unwrap_or(u32::MAX);
         let path_lengths = walk.path_lengths.map(|sum| sum / f64::from(trees));
+        let mut explained = explained(&path_lengths, scale, &self.alert_limits(), features);
+        if let Some(volume) = explained.iter_mut().find(|one| one.feature == FEATURE_NAMES[Z_SCORE_VOLUME]) {
+            volume.notice_above = self.notice_above(symbol, features);
+        }
         Explanation {
             verdict: self.verdict(symbol, features),
-            features: explained(&path_lengths, scale, &self.alert_limits(), features),
+            features: explained,
             path: PathSummary {
                 mean_depth: path_lengths[ALL],
                 training_depth: path_lengths[0],
@@ -227,6 +233,7 @@ fn explained(
             expected_high: finite(mean + EXPECTED_DEVIATIONS * deviation),
             deviations: finite((values[feature] - mean) / deviation),
             reach: limits.reach_of(FEATURE_NAMES[feature]),
+            notice_above: None,
         }
     });
     features.sort_by(|a, b| b.contribution.total_cmp(&a.contribution));
@@ -344,7 +351,7 @@ mod tests {
             TrainParameters::default(),
             Scales { global: scale, by_symbol: Vec::new() },
             Forest::from_trees(vec![Tree::import(tree).unwrap()], 3),
-            Thresholds { offset: -0.5, alert: 0.0, training_minimum: 0.0, reach: None },
+            Thresholds { offset: -0.5, alert: 0.0, training_minimum: 0.0, reach: None, surplus: None },
             String::new(),
         )
     }
@@ -429,6 +436,9 @@ mod tests {
         assert_eq!(first.feature, leading, "{explanation:?}");
         assert!(first.share > 0.8 && first.deviations.abs() > 7.0, "{first:?}");
         assert_eq!(first.reach, NOISE_MODEL.alert_limits().reach_of(leading));
+        let noticed = explanation.features.iter().filter_map(|one| Some((one.feature, one.notice_above?)));
+        let expected = NOISE_MODEL.notice_above(symbol(), &vector).unwrap();
+        assert_eq!(noticed.collect::<Vec<_>>(), [("z_score_volume", expected)]);
         assert!(explanation.path.mean_depth < explanation.path.training_depth);
     }
 

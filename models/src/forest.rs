@@ -246,7 +246,7 @@ mod tests {
             TrainParameters::default(),
             Scales { global: scale, by_symbol: Vec::new() },
             forest,
-            Thresholds { offset, alert: 0.0, training_minimum: 0.0, reach: None },
+            Thresholds { offset, alert: 0.0, training_minimum: 0.0, reach: None, surplus: None },
             String::new(),
         );
         let symbol = domain::Symbol::parse("BTC-USDT").unwrap();

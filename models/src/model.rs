@@ -1,7 +1,10 @@
 //! A trained model: scaler, forest, thresholds and the specification of its features. Immutable; the same bytes in
 //! its artifact whenever and wherever it was trained. Never changes a threshold after training.
 
-use domain::{AlertLimits, FeatureVector, Reach, Symbol, features::Z_SCORES};
+use domain::{
+    AlertLimits, FeatureVector, Reach, Symbol,
+    features::{ROLLING_VOLUME_STD, Z_SCORE_VOLUME, Z_SCORES},
+};
 
 use crate::{
     forest::Forest,
@@ -30,6 +33,8 @@ pub(crate) struct Thresholds {
     pub training_minimum: f64,
     /// In the unit of the features; none in models of before there was one.
     pub reach: Option<[Reach; Z_SCORES]>,
+    /// In usual rolling deviations of the volume; none in models of before there was one.
+    pub surplus: Option<f64>,
 }
 
 /// A trained detector.
@@ -116,16 +121,33 @@ impl Model {
     }
 
     /// From where on an alert may be raised: the alert quantile and the least of the scores of calm training rows, those
-    /// of no labelled anomaly and its aftermath, and how far the z-scores of such rows reach, half as far again.
+    /// of no labelled anomaly and its aftermath, how far the z-scores of such rows reach, half as far again, and which
+    /// volumes are rare among them.
     pub const fn alert_limits(&self) -> AlertLimits {
-        let Thresholds { alert, training_minimum, reach, .. } = self.thresholds;
-        AlertLimits { threshold: alert, training_minimum, reach }
+        let Thresholds { alert, training_minimum, reach, surplus, .. } = self.thresholds;
+        AlertLimits { threshold: alert, training_minimum, reach, surplus }
     }
 
-    /// The model as it was trained before there was a reach of z-scores: the bytes of its artifact are those of then.
+    /// The z-score of the volume above which an event of the symbol is worth a notice, with the rolling deviation that it
+    /// has: the less the market traded in the minute before, the higher. `None` where there is none.
+    pub fn notice_above(&self, symbol: Symbol, features: &FeatureVector) -> Option<f64> {
+        let usual = self.scales.of(symbol).means[ROLLING_VOLUME_STD];
+        let above = self.thresholds.surplus? * usual / features[ROLLING_VOLUME_STD];
+        (above.is_finite() && above > 0.0).then_some(above)
+    }
+
+    /// Whether the volume of an event is worth a notice.
+    pub fn is_volume_rare(&self, symbol: Symbol, features: &FeatureVector) -> bool {
+        self.notice_above(symbol, features).is_some_and(|above| features[Z_SCORE_VOLUME] > above)
+    }
+
+    /// The model as it was trained before there were notices, and before there was a reach of z-scores: the bytes of its
+    /// artifact are those of then.
     #[must_use]
-    pub fn without_reach(&self) -> Self {
-        Self { thresholds: Thresholds { reach: None, ..self.thresholds.clone() }, ..self.clone() }
+    pub fn of_before(&self) -> [Self; 2] {
+        let with = |thresholds| Self { thresholds, ..self.clone() };
+        let without_surplus = Thresholds { surplus: None, ..self.thresholds.clone() };
+        [with(without_surplus.clone()), with(Thresholds { reach: None, ..without_surplus })]
     }
 
     /// Rows that each tree was grown on: the parameter, or all rows where there were fewer.

@@ -3,7 +3,10 @@
 
 #![allow(clippy::cast_possible_truncation, reason = "row counts are checked against MAX_ROWS, which fits u32")]
 
-use domain::{FEATURE_NAMES, FeatureVector, Reach, Symbol, features::MAX_Z_SCORE};
+use domain::{
+    FEATURE_NAMES, FeatureVector, Reach, Symbol,
+    features::{MAX_Z_SCORE, ROLLING_VOLUME_STD, Z_SCORE_VOLUME},
+};
 use rayon::prelude::*;
 
 use crate::{
@@ -159,7 +162,7 @@ pub fn train(set: &TrainingSet, parameters: &TrainParameters) -> Result<Model, E
     let standard = standardise(set, &scales);
     let max_samples = parameters.max_samples.min(standard.len() as u32);
     let forest = Forest::grow(&standard, parameters.trees, max_samples, parameters.seed);
-    let thresholds = thresholds(&forest, &standard, set, parameters);
+    let thresholds = thresholds(&forest, &standard, &scales, set, parameters);
     Ok(Model::new(parameters.clone(), scales, forest, thresholds, specification::hash()))
 }
 
@@ -200,6 +203,7 @@ fn standardise(set: &TrainingSet, scales: &Scales) -> Vec<[f32; FEATURES]> {
 fn thresholds(
     forest: &Forest,
     standard: &[[f32; FEATURES]],
+    scales: &Scales,
     set: &TrainingSet,
     parameters: &TrainParameters,
 ) -> Thresholds {
@@ -220,6 +224,7 @@ fn thresholds(
         alert: (at(calm, parameters.alert_quantile) - offset).min(0.0),
         training_minimum: at(calm, 0.0) - offset,
         reach: Some(std::array::from_fn(|feature| reach(set, feature, parameters))),
+        surplus: Some(surplus(set, scales, parameters)),
     }
 }
 
@@ -227,8 +232,7 @@ fn thresholds(
 /// contamination where that is less, and beyond both by [`REACH_BEYOND`] of what lies between. A few rows that lie far
 /// out do not stretch it, as the least and the greatest value would.
 fn reach(set: &TrainingSet, feature: usize, parameters: &TrainParameters) -> Reach {
-    let values: Vec<f64> = set.rows.iter().map(|row| row[feature]).collect();
-    let calm = ascending(without(&values, &set.disturbed).unwrap_or(values));
+    let calm = calm(set, set.rows.iter().map(|row| row[feature]).collect());
     let rare = parameters.alert_quantile.min(parameters.contamination);
     let at = |q| quantile::of_sorted(&calm, q).unwrap_or(0.0);
     let (low, high) = (at(rare), at(1.0 - rare));
@@ -239,6 +243,26 @@ fn reach(set: &TrainingSet, feature: usize, parameters: &TrainParameters) -> Rea
         // Of a value that never changed nothing is known of how far it may.
         Reach { low: -MAX_Z_SCORE, high: MAX_Z_SCORE }
     }
+}
+
+/// By how much volumes of calm rows exceed their rolling means, in the rolling deviations that are usual for their symbols:
+/// what all but the contamination of the rows stay within, so that a notice is as rare as an anomaly. The z-score is of the
+/// deviation in the minute before, which a spike's first event raises for its second one, and a minute of little trade
+/// makes small.
+fn surplus(set: &TrainingSet, scales: &Scales, parameters: &TrainParameters) -> f64 {
+    let of_row = |(symbol, row): (&Symbol, &FeatureVector)| {
+        let usual = scales.of(*symbol).means[ROLLING_VOLUME_STD];
+        if usual > 0.0 { row[Z_SCORE_VOLUME] * row[ROLLING_VOLUME_STD] / usual } else { 0.0 }
+    };
+    let calm = calm(set, set.symbols.iter().zip(&set.rows).map(of_row).collect());
+    let limit = quantile::of_sorted(&calm, 1.0 - parameters.contamination).unwrap_or(0.0);
+    // Where volumes never changed, nothing is known of which are rare.
+    if limit > 0.0 { limit } else { f64::MAX }
+}
+
+/// The values of calm rows, ascending; of all rows where none is calm.
+fn calm(set: &TrainingSet, values: Vec<f64>) -> Vec<f64> {
+    ascending(without(&values, &set.disturbed).unwrap_or(values))
 }
 
 fn ascending(mut values: Vec<f64>) -> Vec<f64> {
@@ -376,6 +400,60 @@ mod tests {
         };
         assert_eq!(reach_at(0.4), reach_at(0.05));
         assert_ne!(reach_at(0.01), reach_at(0.05));
+    }
+
+    /// 1 000 rows whose volumes lie 0 to 9.99 deviations above their means, half of them in minutes of twice the trade.
+    fn of_volumes(unit: f64) -> TrainingSet {
+        let symbol = Symbol::parse("BTC-USDT").unwrap();
+        let mut set = TrainingSet::new();
+        for row in 0..1_000_u32 {
+            let (busy, value) = (1.0 + f64::from(row % 2), f64::from(row) / 100.0);
+            set.push(symbol, [value, -value, value / busy, 0.002, 8.0 * busy * unit]);
+        }
+        set
+    }
+
+    #[rstest]
+    fn volumes_are_rare_by_the_deviation_that_is_usual_whatever_their_unit(#[values(1.0, 1e6)] unit: f64) {
+        let set = of_volumes(unit);
+        let model = train(&set, &small()).unwrap();
+        let rare = |model: &Model, row: &FeatureVector| model.is_volume_rare(set.symbols[0], row);
+        assert_eq!(set.rows.iter().filter(|row| rare(&model, row)).count(), 10, "the contamination");
+        // The volume of a busy minute is as rare as the same in a calm one, where it has twice the z-score.
+        let of = |surplus: f64, busy: f64| [0.0, 0.0, surplus / busy, 0.002, 8.0 * busy * unit];
+        for busy in [0.5, 1.0, 2.0, 9.0] {
+            assert!(rare(&model, &of(9.9, busy)) && !rare(&model, &of(9.88, busy)), "{busy}");
+        }
+        // As are those of a symbol that was never seen, by the deviation of all.
+        assert!(model.is_volume_rare(Symbol::parse("NEW-USDT").unwrap(), &of(9.9, 1.0)));
+        for model in model.of_before() {
+            assert!(!rare(&model, &of(99.0, 1.0)), "models of before there were notices have none");
+        }
+    }
+
+    #[test]
+    fn disturbed_rows_make_no_volume_less_rare() {
+        let surplus = |set: &TrainingSet| train(set, &small()).unwrap().alert_limits().surplus.unwrap();
+        let mut set = of_volumes(1.0);
+        let calm = surplus(&set);
+        let usual = train(&set, &small()).unwrap().global_scale().means[ROLLING_VOLUME_STD];
+        // With the deviation that is usual, so that it stays the usual one.
+        (0..100).for_each(|_| set.push_disturbed(set.symbols[0], [0.0, 0.0, 100.0, 0.002, usual]));
+        assert!((surplus(&set) - calm).abs() < 1e-9);
+        (0..100).for_each(|_| set.push(set.symbols[0], [0.0, 0.0, 100.0, 0.002, usual]));
+        assert!(surplus(&set) > 2.0 * calm);
+    }
+
+    #[rstest]
+    #[case::they_never_changed([0.0, 0.0, 0.0, 0.002, 0.0])]
+    #[case::they_only_fell([0.0, 0.0, -1.0, 0.002, 9.0])]
+    fn no_volume_is_rare_where_nothing_is_known_of_which_are(#[case] row: FeatureVector) {
+        let symbol = Symbol::parse("BTC-USDT").unwrap();
+        let mut set = TrainingSet::new();
+        (0..200).for_each(|_| set.push(symbol, row));
+        let model = train(&set, &small()).unwrap();
+        assert!(!model.is_volume_rare(symbol, &[0.0, 0.0, 100.0, 0.002, 9e9]));
+        assert_eq!(Model::from_bytes(&model.to_bytes()).unwrap(), model);
     }
 
     #[test]

@@ -64,9 +64,9 @@ pub struct AlertListArgs {
     /// Only this kind
     #[arg(long = "type", value_name = "TYPE", help = "Only this kind, such as PRICE_SPIKE", value_parser = parse_type)]
     pub alert_type: Option<AlertType>,
-    /// Only those of this severity at least: warning, high, critical
-    #[arg(long, value_name = "SEVERITY", value_parser = parse_severity)]
-    pub severity: Option<Severity>,
+    /// Only those of this severity at least: notice, warning, high, critical
+    #[arg(long, value_name = "SEVERITY", default_value = Severity::LEAST_SHOWN.as_str(), value_parser = parse_severity)]
+    pub severity: Severity,
     #[command(flatten)]
     pub range: TimeRangeArgs,
     /// Only those that nobody has acknowledged

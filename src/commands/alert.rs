@@ -42,7 +42,7 @@ async fn list(alerts: &Alerts, args: &AlertListArgs) -> anyhow::Result<()> {
     let wanted = WantedAlerts {
         symbol: args.symbol,
         alert_type: args.alert_type,
-        severity: args.severity,
+        severity: Some(args.severity),
         from: args.range.from,
         to: args.range.to,
         before: None,
@@ -149,10 +149,20 @@ fn print_features(explanation: &Explanation) -> anyhow::Result<()> {
             format!("{:.2}", feature.deviations),
             feature.reach.map_or_else(String::new, |reach| format!("{:.2}", reach.low)),
             feature.reach.map_or_else(String::new, |reach| format!("{:.2}", reach.high)),
+            feature.notice_above.map_or_else(String::new, |above| format!("{above:.2}")),
         ]
     };
-    let heading =
-        ["feature at the peak", "value", "share", "expected from", "to", "deviations", "alert below", "or above"];
+    let heading = [
+        "feature at the peak",
+        "value",
+        "share",
+        "expected from",
+        "to",
+        "deviations",
+        "alert below",
+        "or above",
+        "notice above",
+    ];
     output::table(&heading, &explanation.features.iter().map(row).collect::<Vec<_>>())
 }
 
@@ -256,6 +266,7 @@ fn explanation_value(explanation: &Explanation) -> Value {
             "deviations": one.deviations,
             "alert_low": one.reach.map(|reach| reach.low),
             "alert_high": one.reach.map(|reach| reach.high),
+            "notice_above": one.notice_above,
         })
     };
     json!({

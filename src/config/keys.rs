@@ -255,8 +255,8 @@ pub const SETTINGS: &[Setting] = &[
     setting!(
         alerts.minimum_severity,
         any,
-        "Alerts below it are told to nobody: \"warning\", \"high\" or \"critical\", of the event that raised the \
-         alert."
+        "Alerts below it are told to nobody: \"notice\", \"warning\", \"high\" or \"critical\", of the event that raised \
+         the alert."
     ),
     setting!(
         alerts.log,

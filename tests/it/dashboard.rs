@@ -98,6 +98,14 @@ fn an_alert_leads_to_its_evidence_and_what_is_said_of_it_is_kept() {
     browser.go(&scene.served.url("/#/live"));
     browser.choose("#live-symbol", symbol);
     browser.wait_until(&format!("location.hash.includes('symbol={symbol}')"));
+    // Notices are for those who ask for them.
+    let is_there = |what: &str| format!("!!document.querySelector('#live-alerts {what}')");
+    browser.wait_until(&is_there("button"));
+    browser.wait_until(&format!("!({})", is_there(".badge-notice")));
+    browser.click("#live-severity [data-value='notice']");
+    browser.wait_until(&is_there(".badge-notice"));
+    browser.click("#live-severity [data-value='']");
+    browser.wait_until(&format!("!({})", is_there(".badge-notice")));
     // Others may have been raised since.
     browser.click(&format!("#live-alerts [data-alert='{id}']"));
     browser.text_with("#evidence", symbol);

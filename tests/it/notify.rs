@@ -9,6 +9,7 @@ use std::{
     thread,
 };
 
+use domain::Severity;
 use lake::TableName;
 use serde_json::Value;
 
@@ -86,8 +87,8 @@ fn telling(data: &Data, address: SocketAddr, arguments: &str) -> Command {
     command
 }
 
-/// What the table says was raised.
-fn raised(data: &Data) -> BTreeSet<Alert> {
+/// What the table says was raised, of this severity at least.
+fn raised(data: &Data, least: Severity) -> BTreeSet<Alert> {
     let column = |name: &str| TableName::Alerts.schema().index_of(name).unwrap();
     let columns = ["alert_id", "symbol", "alert_type", "severity", "model_version", "leading_feature"].map(column);
     let (partition, offset) = (column("partition"), column("offset"));
@@ -95,7 +96,8 @@ fn raised(data: &Data) -> BTreeSet<Alert> {
     let raising = rows.iter().filter(|row| row[columns[0]] == format!("{}:{}", row[partition], row[offset]));
     let raised: BTreeSet<Alert> = raising.map(|row| columns.map(|column| row[column].clone())).collect();
     assert!(raised.len() > 5 && raised.len() < rows.len(), "{} alerts of {} events", raised.len(), rows.len());
-    raised
+    assert!(raised.iter().any(|alert| alert[3] == Severity::Notice.as_str()), "{raised:?}");
+    raised.into_iter().filter(|alert| Severity::from_name(&alert[3]).unwrap() >= least).collect()
 }
 
 /// A trained model that has scored nothing yet, in a data folder where nothing happens by itself.
@@ -108,7 +110,7 @@ fn with_a_model() -> Data {
 }
 
 #[test]
-fn who_folds_tells_every_alert_that_is_raised_and_who_replays_or_serves_tells_none() {
+fn who_folds_tells_every_alert_that_is_raised_but_notices_and_who_replays_or_serves_tells_none() {
     let (data, receiver) = (with_a_model(), Receiver::open_at(SocketAddr::from(([127, 0, 0, 1], 0))));
     data.run(&format!("ingest simulated --events 12000 {MARKET}"));
     let output = telling(&data, receiver.address, "stream --once").output().unwrap();
@@ -116,7 +118,7 @@ fn who_folds_tells_every_alert_that_is_raised_and_who_replays_or_serves_tells_no
     assert!(output.status.success() && said.contains("raised together"), "{said}");
     assert!(!said.contains("/told") && !said.contains(SECRET), "{said}");
     let told = receiver.alerts();
-    assert_eq!(told, raised(&data));
+    assert_eq!(told, raised(&data, Severity::Warning));
 
     let replayed = telling(&data, receiver.address, "replay --json --diff-against live").output().unwrap();
     assert!(replayed.status.success(), "{}", printed(&replayed));
@@ -129,15 +131,17 @@ fn who_folds_tells_every_alert_that_is_raised_and_who_replays_or_serves_tells_no
 }
 
 #[test]
-fn a_receiver_that_comes_late_is_told_everything_and_the_status_says_that_it_was_missed() {
+fn a_receiver_that_comes_late_is_told_everything_that_was_asked_for_and_the_status_says_that_it_was_missed() {
     let (data, address) = (with_a_model(), free_address());
     let up = format!("up --bind 127.0.0.1:0 --events 12000 {MARKET}");
-    let served = Served::start(telling(&data, address, &up));
+    let mut command = telling(&data, address, &up);
+    command.env("SENTINEL__ALERTS__MINIMUM_SEVERITY", "notice");
+    let served = Served::start(command);
     served.wait_for("/system-status", &format!("alerts wait for http://{address}: cannot connect"));
     served.wait_for("/system-status", r#""name":"Stream","status":"degraded""#);
     served.wait_for("/metrics", "sentinel_records_folded_total{fate=\"admitted\"} 9000");
     let receiver = Receiver::open_at(address);
     served.wait_for("/system-status", r#""name":"Stream","status":"online""#);
     assert!(served.interrupt().success());
-    assert_eq!(receiver.alerts(), raised(&data));
+    assert_eq!(receiver.alerts(), raised(&data, Severity::Notice));
 }

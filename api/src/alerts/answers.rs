@@ -38,12 +38,21 @@ pub enum AlertTypeName {
 #[serde(rename_all = "snake_case")]
 #[oai(rename = "Severity", rename_all = "snake_case", remote = "Severity")]
 pub enum SeverityName {
+    /// A rare volume, within the limits of the others: it is kept, and shown and told only where that was asked for.
+    Notice,
     /// Beyond the alert threshold.
     Warning,
     /// Nearer to the lowest score of calm training rows than to the alert threshold, or a z-score out of reach of theirs.
     High,
     /// Lower than the score of any calm training row.
     Critical,
+}
+
+impl SeverityName {
+    /// The least severity of what is shown where nobody asked for another.
+    pub fn least_shown() -> Self {
+        Severity::LEAST_SHOWN.into()
+    }
 }
 
 /// What an alert was.
@@ -100,9 +109,10 @@ pub struct AlertPeak {
     pub anomaly_score: f64,
     /// Version of the model that judged.
     pub model_version: i64,
-    /// The feature with the largest share of what makes the score anomalous, of those out of reach where there are any.
+    /// The feature with the largest share of what makes the score anomalous, of those out of reach where there are any. Of a
+    /// notice the volume.
     pub leading_feature: String,
-    /// That share, 0 to 1.
+    /// That share, 0 to 1; of a notice 1.
     pub share: f64,
 }
 
@@ -310,9 +320,10 @@ pub struct AlertEvent {
     pub anomaly_score: f64,
     /// Version of the model that judged.
     pub model_version: i64,
-    /// The feature with the largest share of what makes the score anomalous, of those out of reach where there are any.
+    /// The feature with the largest share of what makes the score anomalous, of those out of reach where there are any. Of a
+    /// notice the volume.
     pub leading_feature: String,
-    /// That share, 0 to 1.
+    /// That share, 0 to 1; of a notice 1.
     pub share: f64,
     /// Where it came from.
     pub source: String,

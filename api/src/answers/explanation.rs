@@ -56,6 +56,10 @@ pub struct ExplainedFeature {
     /// So is one above this.
     #[oai(nullable)]
     pub alert_high: Option<f64>,
+    /// A z-score above this is worth a notice, with the rolling deviation that the vector has; null for other features than
+    /// that of the volume, and where the model is older than notices.
+    #[oai(nullable)]
+    pub notice_above: Option<f64>,
 }
 
 /// How the row went through the trees. Depths count the splits to a leaf and those that its rows would still need.
@@ -108,6 +112,7 @@ impl From<&explain::ExplainedFeature> for ExplainedFeature {
             deviations: explained.deviations,
             alert_low: explained.reach.map(|reach| reach.low),
             alert_high: explained.reach.map(|reach| reach.high),
+            notice_above: explained.notice_above,
         }
     }
 }
@@ -140,6 +145,7 @@ impl Example for ExplainAnswer {
                 deviations,
                 alert_low,
                 alert_high,
+                notice_above: (name == volume).then_some(1.68),
             }
         };
         Self {

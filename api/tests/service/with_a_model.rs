@@ -55,7 +55,8 @@ async fn an_explanation_is_that_of_the_model_to_the_bit() {
             "feature": explained.feature, "value": explained.value, "contribution": explained.contribution,
             "share": explained.share, "expected_low": explained.expected_low,
             "expected_high": explained.expected_high, "deviations": explained.deviations,
-            "alert_low": explained.reach.map(|reach| reach.low), "alert_high": explained.reach.map(|reach| reach.high)
+            "alert_low": explained.reach.map(|reach| reach.low), "alert_high": explained.reach.map(|reach| reach.high),
+            "notice_above": explained.notice_above
         })
     });
     assert_eq!(
