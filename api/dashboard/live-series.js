@@ -8,7 +8,7 @@ import { milliseconds } from "./format.js";
 export const WINDOWS = { "5m": [300_000, 500], "15m": [900_000, 1_000], "1h": [3_600_000, 4_000], "4h": [14_400_000, 16_000] };
 
 /** Points of the chart: prices, scores, marks. Marks are elements, so that many of them are slow. */
-export const MOST = { prices: 600, scores: 460, marks: 40 };
+export const MOST = { prices: 480, scores: 360, marks: 40 };
 
 /** Stretches of time that prices of the lake are asked for in, and how many rows the answer may have. */
 const PRICE_WIDTHS = [500, 1_000, 2_000, 4_000, 10_000, 15_000, 30_000, 60_000, 120_000, 300_000];
