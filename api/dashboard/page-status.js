@@ -6,14 +6,22 @@ import { connection, events, status } from "./app.js";
 import { button, card, empty, figure, loading, pairs, showState } from "./controls.js";
 import { fill, h, say } from "./dom.js";
 import { NONE, ago, bytes, measured, moment, number, percent, perSecond, score, time, zoneName } from "./format.js";
-import { APPENDED, COMMITS, Looks, PREDICTIONS } from "./metrics.js";
+import { APPENDED, COMMITS, LATENCY, Looks, PREDICTIONS, TICKS } from "./metrics.js";
 import { logged, pipeline } from "./status-pipeline.js";
 
 const OLD_MS = 20_000;
 
+/** How long parts take that no look at them can tell: a request of this page, from an event to its prediction, a look at
+    what is due. */
+const LATENCIES = {
+  API: ({ roundTrip }) => roundTrip,
+  Stream: ({ looks }) => looks.quantile(LATENCY, 0.5),
+  Scheduler: ({ looks }) => looks.mean(TICKS),
+};
+
 /** What a part's card says besides its latency: a name and a text. */
 const FACTS = {
-  API: ["Round trip", ({ roundTrip }) => measured(roundTrip)],
+  API: ["Asked", ({ looks }) => perSecond(looks.rate("sentinel_http_requests_total"), "/s")],
   Log: ["Appended", ({ looks }) => perSecond(looks.rate(APPENDED), "/s")],
   Stream: ["Behind", ({ looks }) => `${number(looks.sum("sentinel_fold_lag_events"))} events, ${lag(looks)}`],
   Lake: ["Commit", ({ looks }) => measured(looks.mean(COMMITS))],
@@ -32,16 +40,16 @@ function lag(looks) {
 
 function partCard(name) {
   const place = h("span");
-  const [fact, tell] = FACTS[name] ?? [];
-  const facts = pairs(fact ? ["Latency", fact] : ["Latency"]);
+  const [fact, tell] = FACTS[name];
+  const facts = pairs(["Latency", fact]);
   const details = h("p", { class: "status-details" });
   return {
     node: card(name, { id: `status-part-${name.toLowerCase()}`, actions: place, className: "status-part" }, facts.node, details),
     show(service, seen) {
       showState(place, service.status);
-      // A part that measures nothing says 0.
-      facts.set("Latency", service.response_time_ms > 0 ? measured(service.response_time_ms / 1000) : NONE);
-      if (fact) facts.set(fact, tell(seen));
+      // What comes with an event was not measured, and says 0.
+      facts.set("Latency", measured(LATENCIES[name] ? LATENCIES[name](seen) : service.response_time_ms / 1000 || null));
+      facts.set(fact, tell(seen));
       say(details, service.details ?? "");
       details.classList.toggle("anomalous", service.status !== "online");
     },

@@ -96,6 +96,9 @@ struct RequestLabels {
     status: u16,
 }
 
+/// Upper bounds of the buckets of how long a scheduler looks for what is due, in seconds.
+const TICK_BUCKETS: [f64; 8] = [5e-4, 1e-3, 2.5e-3, 1e-2, 5e-2, 2.5e-1, 1.0, 10.0];
+
 /// Upper bounds of the buckets of how late schedules fire, in seconds.
 const FIRE_BUCKETS: [f64; 8] = [0.05, 0.25, 1.0, 5.0, 30.0, 60.0, 600.0, 3_600.0];
 
@@ -180,6 +183,7 @@ pub struct Metrics {
     alerts_told: Family<OutcomeLabel, Counter>,
     alerts_waiting: Gauge,
     model_version: Gauge,
+    tick_seconds: Histogram,
     fire_delay: Histogram,
     missed: Counter,
     skipped: Family<ReasonLabel, Counter>,
@@ -224,6 +228,7 @@ impl Metrics {
             alerts_told: Family::default(),
             alerts_waiting: Gauge::default(),
             model_version: Gauge::default(),
+            tick_seconds: Histogram::new(TICK_BUCKETS),
             fire_delay: Histogram::new(FIRE_BUCKETS),
             missed: Counter::default(),
             skipped: Family::default(),
@@ -290,6 +295,8 @@ impl Metrics {
         let help = "Alerts that the webhook is still to be told about";
         ours.register("alert_deliveries_waiting", help, self.alerts_waiting.clone());
         ours.register("model_version", "Version of the active model, 0 before the first", self.model_version.clone());
+        let help = "Time of looking which schedules are due and of writing what is done about them";
+        ours.register_with_unit("schedule_tick_duration", help, Unit::Seconds, self.tick_seconds.clone());
         let help = "How long after its time a schedule's run was created";
         ours.register_with_unit("schedule_fire_delay", help, Unit::Seconds, self.fire_delay.clone());
         let help = "Times of schedules that passed while no scheduler ran";
@@ -438,6 +445,10 @@ impl Metrics {
 }
 
 impl Observer for Metrics {
+    fn ticked(&self, took: Duration) {
+        self.tick_seconds.observe(took.as_secs_f64());
+    }
+
     fn fired(&self, delay: Duration, is_missed: bool) {
         self.fire_delay.observe(delay.as_secs_f64());
         self.missed.inc_by(u64::from(is_missed));
@@ -552,6 +563,7 @@ mod tests {
         metrics.alerts_wait(6);
         metrics.alerts_wait_no_more(2);
         metrics.model_activated(3);
+        metrics.ticked(Duration::from_millis(2));
         metrics.fired(Duration::from_millis(1_500), false);
         metrics.fired(Duration::from_secs(90), true);
         metrics.skipped(Skip::RunGoesOn, 2);
@@ -582,6 +594,7 @@ mod tests {
             "sentinel_alert_deliveries_total{outcome=\"delivered\"} 2",
             "sentinel_alert_deliveries_waiting 4",
             "sentinel_model_version 3",
+            "sentinel_schedule_tick_duration_seconds_bucket{le=\"0.0025\"} 1",
             "sentinel_schedule_fire_delay_seconds_count 2",
             "sentinel_schedule_missed_total 4",
             "sentinel_schedule_skipped_total{reason=\"run_goes_on\"} 2",

@@ -4,7 +4,12 @@
 //! never looks silent. A job that is asked to end may take [`RunnerPolicy::grace`] for it, then it is aborted. A lease that
 //! was lost ends its job at once, and nothing of it is written any more.
 
-use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use domain::{Clock, Probe, Timestamp, probe::Point};
@@ -83,6 +88,9 @@ impl fmt::Debug for Log {
 
 /// Told what a scheduler does, for whoever counts it.
 pub trait Observer: Send + Sync {
+    /// It was looked which times have come, and what is to be done about them is written; how long that took.
+    fn ticked(&self, took: Duration);
+
     /// A time was decided: its run is created so long after it.
     fn fired(&self, delay: Duration, is_missed: bool);
 
@@ -101,6 +109,8 @@ pub trait Observer: Send + Sync {
 pub struct Unobserved;
 
 impl Observer for Unobserved {
+    fn ticked(&self, _: Duration) {}
+
     fn fired(&self, _: Duration, _: bool) {}
 
     fn skipped(&self, _: Skip, _: u64) {}
@@ -194,8 +204,10 @@ impl Runner {
         looked_at: &mut Option<Timestamp>,
         cancel: &CancellationToken,
     ) -> Result<Duration, Error> {
-        let now = self.clock.now();
-        for ticked in self.store.tick(now).await? {
+        let (now, began) = (self.clock.now(), Instant::now());
+        let all_ticked = self.store.tick(now).await?;
+        self.observer.ticked(began.elapsed());
+        for ticked in all_ticked {
             self.observe(&ticked.plan, now);
             for run in &ticked.runs {
                 info!(schedule = ticked.schedule, %run, "due");
