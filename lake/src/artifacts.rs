@@ -3,7 +3,6 @@
 //! A file is on disk before its name appears. Nothing here changes or deletes a file whose bytes are right.
 
 use std::{
-    fmt::Write as _,
     fs, io,
     path::{Component, Path, PathBuf},
 };
@@ -59,7 +58,7 @@ pub fn read(dir: &Path, artifact: &Artifact) -> Result<Vec<u8>, Error> {
         return Err(damaged(format!("it has {length} bytes instead of {}", artifact.bytes)));
     }
     let bytes = fs::read(&path).map_err(Error::file("read", &path))?;
-    let found = hex(&Sha256::digest(&bytes));
+    let found = format!("{:x}", Sha256::digest(&bytes));
     if found != artifact.sha256 {
         return Err(damaged(format!("its SHA-256 is {found} instead of {}", artifact.sha256)));
     }
@@ -69,7 +68,7 @@ pub fn read(dir: &Path, artifact: &Artifact) -> Result<Vec<u8>, Error> {
 /// The name, length and digest that these bytes would be stored under, without storing them.
 #[must_use]
 pub fn describe(bytes: &[u8]) -> Artifact {
-    let sha256 = hex(&Sha256::digest(bytes));
+    let sha256 = format!("{:x}", Sha256::digest(bytes));
     Artifact { path: format!("{sha256}.model"), bytes: bytes.len() as u64, sha256 }
 }
 
@@ -81,14 +80,6 @@ fn path_of(dir: &Path, artifact: &Artifact) -> Result<PathBuf, Error> {
     }
     let reason = "its path leads out of the folder of model files".to_owned();
     Err(Error::DamagedArtifact { path: relative.to_path_buf(), reason })
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

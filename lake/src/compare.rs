@@ -17,7 +17,6 @@ use sha2::{Digest, Sha256};
 
 pub use crate::ordered::Key;
 use crate::{
-    artifacts::hex,
     epochs::FreshStarts,
     error::Error,
     ordered::{KeyedBatch, Order},
@@ -396,7 +395,7 @@ pub fn combined_digest<'a>(parts: impl IntoIterator<Item = (Symbol, &'a [u8])>) 
         whole.update(symbol.as_bytes());
         whole.update(digest);
     }
-    hex(&whole.finalize())
+    format!("{:x}", whole.finalize())
 }
 
 #[cfg(test)]

@@ -1,8 +1,6 @@
 //! What a feature vector means, as text and as a hash. Two models may be compared, and a model may score a vector,
 //! only where the hashes are equal. The text is changed whenever the fold's definitions change, and never otherwise.
 
-use std::fmt::Write as _;
-
 use domain::FEATURE_NAMES;
 use sha2::{Digest, Sha256};
 
@@ -25,16 +23,7 @@ pub fn hash() -> String {
         digest.update(b"\n");
     }
     digest.update(DEFINITIONS.as_bytes());
-    hexadecimal(&digest.finalize())
-}
-
-/// Bytes as lowercase hexadecimal digits.
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    format!("{:x}", digest.finalize())
 }
 
 #[cfg(test)]

@@ -128,8 +128,7 @@ impl Plan {
             let line = format!("{name} {} {} {rows} {new_rows} {stored}\n", range.end, action.as_str());
             digest.update(line);
         }
-        let bytes = digest.finalize();
-        bytes.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}"))
+        format!("{:x}", digest.finalize())
     }
 
     /// What was asked for and archives hold nothing of, a sentence each; `request` is what the plan was made for.
