@@ -64,10 +64,10 @@ impl Model {
         writer.bytes(self.specification_hash().as_bytes());
         writer.parameters(self.parameters());
         writer.f64s(&[*offset, *alert, *training_minimum]);
-        for Reach { low, high } in reach.iter().flatten() {
-            writer.f64s(&[*low, *high]);
+        if let Some(reach) = reach {
+            reach.iter().for_each(|Reach { low, high }| writer.f64s(&[*low, *high]));
+            writer.f64s(surplus.as_slice());
         }
-        writer.f64s(surplus.as_slice());
         writer.scales(self.scales());
         writer.u32(self.forest().max_samples());
         writer.u32(self.forest().trees().len() as u32);
