@@ -15,7 +15,12 @@ use crate::{
 
 /// The pages, and what each shows once it has asked for everything.
 const PAGES: [(&str, &str); 6] = [
-    ("status", r"/\d events\/s/.test(document.querySelector('#status-pipeline')?.textContent ?? '')"),
+    (
+        "status",
+        r"/\d events\/s/.test(document.querySelector('#status-pipeline')?.textContent ?? '')
+        && document.querySelectorAll('.status-part').length === 6
+        && [...document.querySelectorAll('.status-part tr:first-child td')].every((one) => /\d/.test(one.textContent))",
+    ),
     ("live", "!!document.querySelector('#live-chart .scatterlayer .trace')"),
     (
         "analytics",
@@ -51,7 +56,7 @@ impl Scene {
             data.run("stream --once");
             data.run(then);
         }
-        let served = Served::start(data.sentinel("up --bind 127.0.0.1:0"));
+        let served = Served::start(data.sentinel("up --bind 127.0.0.1:0 --seed 3"));
         served.wait_for("/readyz", "\"status\":\"ready\"");
         Self { data, served }
     }
