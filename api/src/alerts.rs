@@ -14,7 +14,7 @@ use poem_openapi::{
 
 use crate::{
     answers::Json,
-    life::WHO,
+    gate::Asker,
     parameters::{self, Form, Formed, TimeText, instant},
     posted::Posted,
     problem::{Problem, ProblemPart, Refusals, Refused},
@@ -145,8 +145,10 @@ impl AlertOperations {
         /// Its id, `partition:offset`.
         id: Path<Formed<IdForm>>,
         body: Posted<AcknowledgeRequest>,
+        who: Asker,
     ) -> Answer<AlertRecord, OfSaying> {
-        let said = self.alerts.acknowledge(named(&id.0)?, WHO, &body.0.note).await.map_err(Problem::of_job)?;
+        let said = self.alerts.acknowledge(named(&id.0)?, &who.to_string(), &body.0.note).await;
+        let said = said.map_err(Problem::of_job)?;
         Ok(Json::of(&AlertRecord::from(&said))?)
     }
 
@@ -160,13 +162,15 @@ impl AlertOperations {
         /// Its id, `partition:offset`.
         id: Path<Formed<IdForm>>,
         body: Posted<VerdictRequest>,
+        who: Asker,
     ) -> Answer<AlertRecord, OfSaying> {
         let (alert, VerdictRequest { verdict, note }) = (named(&id.0)?, body.0);
         let verdict = AlertVerdict::from_name(&verdict).ok_or_else(|| {
             let part = ProblemPart::new("verdict", "must be true_positive, false_positive or unclear");
             Problem::of_parts(StatusCode::UNPROCESSABLE_ENTITY, "the body is not valid", vec![part])
         })?;
-        let said = self.alerts.give_verdict(alert, verdict, WHO, &note).await.map_err(Problem::of_job)?;
+        let said = self.alerts.give_verdict(alert, verdict, &who.to_string(), &note).await;
+        let said = said.map_err(Problem::of_job)?;
         Ok(Json::of(&AlertRecord::from(&said))?)
     }
 }

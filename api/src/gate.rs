@@ -7,6 +7,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -15,7 +16,7 @@ use std::{
 use futures::StreamExt;
 use jobs::keys::{Grant, KeyRefusal, Keys, Scope};
 use poem::{
-    Body, Endpoint, EndpointExt, Request, Response, Result,
+    Body, Endpoint, EndpointExt, FromRequest, Request, RequestBody, Response, Result,
     endpoint::{BoxEndpoint, DynEndpoint},
     http::{HeaderMap, Method, StatusCode, header},
 };
@@ -253,6 +254,27 @@ fn scheme(scope: Scope) -> MetaSecurityScheme {
     }
 }
 
+/// Who asks for a change, for the history: `API key 3` with a key, and `API` where none is needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asker {
+    key: Option<i64>,
+}
+
+impl fmt::Display for Asker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.key {
+            Some(id) => write!(f, "API key {id}"),
+            None => f.write_str("API"),
+        }
+    }
+}
+
+impl<'a> FromRequest<'a> for Asker {
+    async fn from_request(request: &'a Request, _: &mut RequestBody) -> Result<Self> {
+        Ok(request.data().copied().unwrap_or_default())
+    }
+}
+
 /// An operation behind the gate.
 struct Checked {
     endpoint: BoxEndpoint<'static>,
@@ -263,8 +285,9 @@ struct Checked {
 impl Endpoint for Checked {
     type Output = Response;
 
-    async fn call(&self, request: Request) -> Result<Response> {
+    async fn call(&self, mut request: Request) -> Result<Response> {
         let grant = self.gate.admit(&request, self.scope)?;
+        request.set_data(Asker { key: grant.map(|grant| grant.id) });
         let answer = timeout(self.gate.patience, DynEndpoint::call(&*self.endpoint, request)).await;
         let response = answer.unwrap_or_else(|_| Err(too_slow(self.gate.patience).into()))?;
         Ok(match grant {

@@ -14,6 +14,7 @@ use poem_openapi::{
 
 use crate::{
     answers::Json,
+    gate::Asker,
     parameters::{self, TimeText},
     posted::Posted,
     problem::{Problem, ProblemPart, Refusals, Refused},
@@ -24,9 +25,6 @@ use answers::{
     Cancelled, Model, ModelPage, Nothing, PauseRequest, PromoteRequest, ResumeRequest, Run, RunPage, RunStateName,
     Schedule, SchedulePage, Started, TriggerRequest,
 };
-
-/// Who changes something through the service, for the history.
-pub const WHO: &str = "API";
 
 /// The operations.
 pub struct Life {
@@ -102,6 +100,7 @@ impl Life {
         /// The version.
         version: Path<i64>,
         body: Posted<PromoteRequest>,
+        who: Asker,
     ) -> Answer<ModelPage, OfChange> {
         let PromoteRequest { reason, expect_current } = body.0;
         if reason.trim().is_empty() {
@@ -109,7 +108,7 @@ impl Life {
             let introduction = "the body is not valid";
             return Err(Problem::of_parts(StatusCode::UNPROCESSABLE_ENTITY, introduction, vec![part]).into());
         }
-        let promoted = self.control.promote(version.0, expect_current, WHO, &reason).await;
+        let promoted = self.control.promote(version.0, expect_current, &who.to_string(), &reason).await;
         promoted.map_err(|error| match error.kind() {
             // Neither the request nor the service is at fault: this model cannot answer.
             ErrorKind::Corrupt | ErrorKind::Invalid => Problem::new(StatusCode::CONFLICT, error.to_string()),

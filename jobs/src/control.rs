@@ -92,7 +92,7 @@ pub struct Happened {
     pub version: i64,
     /// What.
     pub what: &'static str,
-    /// By whom: a person or a job.
+    /// By whom: a person, a job or the holder of an API key.
     pub who: String,
     /// Why.
     pub why: String,

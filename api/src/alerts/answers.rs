@@ -213,7 +213,7 @@ pub struct AlertRecord {
 pub struct AlertAcknowledgement {
     /// When.
     pub at: String,
-    /// Who: a person, or where one came through.
+    /// Who: a person, or `API`, with the number of the key where there was one, as in `API key 3`.
     pub who: String,
     /// What there is to say about it.
     pub note: String,
@@ -227,7 +227,7 @@ pub struct GivenVerdict {
     pub at: String,
     /// What it was.
     pub verdict: VerdictName,
-    /// Who: a person, or where one came through.
+    /// Who: a person, or `API`, with the number of the key where there was one, as in `API key 3`.
     pub who: String,
     /// Why.
     pub note: String,
@@ -257,7 +257,7 @@ impl From<&alerts::AlertRecord> for AlertRecord {
 impl Example for AlertRecord {
     fn example() -> Self {
         let at = |time: &str| format!("2026-11-22T{time}+00:00");
-        let who = || "API".to_owned();
+        let who = || "API key 3".to_owned();
         Self {
             alert: Alert::example(),
             acknowledgements: vec![AlertAcknowledgement { at: at("08:01:10"), who: who(), note: String::new() }],

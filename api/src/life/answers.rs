@@ -171,7 +171,7 @@ pub struct ModelEvent {
     pub at: String,
     /// registered, candidate, promoted, rejected or expired.
     pub what: String,
-    /// Who did it: a person or a job.
+    /// Who did it: a person, a job, or `API`, with the number of the key where there was one, as in `API key 3`.
     pub who: String,
     /// Why.
     pub why: String,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use domain::{AlertRow, Fold, Offset, Output, RawRecord, Record, Severity, Timestamp};
+use jobs::keys::Scope;
 use lake::PartitionFlush;
 use reqwest::{Method, RequestBuilder, StatusCode};
 use rstest::rstest;
@@ -159,7 +160,8 @@ async fn what_people_say_is_kept_and_the_newest_verdict_counts() {
     assert_eq!((&seen["alert"]["acknowledged"], &seen["alert"]["verdict"]), (&json!(true), &Value::Null));
     assert_eq!(posted(&service, "/alerts/0:10/ack", &json!({"note": "asked the venue"})).await, seen, "it is the same");
     // The two texts of one id are one alert, and a body may be left out.
-    let response = service.request(Method::POST, "/alerts/0%3A10/ack").send().await.unwrap();
+    let key = service.key(&[Scope::Admin]).await;
+    let response = service.request(Method::POST, "/alerts/0%3A10/ack").bearer_auth(key).send().await.unwrap();
     assert_eq!(json_of(response).await["acknowledgements"].as_array().unwrap().len(), 2);
     let mut said = Value::Null;
     for (verdict, note) in [("unclear", ""), ("false_positive", "a test of the venue")] {
@@ -169,7 +171,7 @@ async fn what_people_say_is_kept_and_the_newest_verdict_counts() {
     assert_eq!(
         (&said["acknowledgements"], &said["verdicts"]),
         (
-            &json!([{"at": at, "who": "API", "note": "asked the venue"}, {"at": at, "who": "API", "note": ""}]),
+            &json!([{"at": at, "who": "API", "note": "asked the venue"}, {"at": at, "who": "API key 1", "note": ""}]),
             &json!([
                 {"at": at, "verdict": "unclear", "who": "API", "note": ""},
                 {"at": at, "verdict": "false_positive", "who": "API", "note": "a test of the venue"}

@@ -179,6 +179,19 @@ async fn a_key_that_is_not_valid_is_refused_even_where_none_is_needed() {
 }
 
 #[tokio::test]
+async fn history_tells_by_which_key_something_was_done() {
+    let service = closed().await;
+    let version = service.has_a_model().await;
+    service.key(&[Scope::Read]).await;
+    let key = service.key(&[Scope::Admin]).await;
+    let path = format!("/models/{version}/promote");
+    let request = service.request(Method::POST, &path).bearer_auth(&key).header("content-type", "application/json");
+    let promoted = request.body(json!({"reason": "it is better"}).to_string()).send().await.unwrap();
+    let promoted = json_of(promoted).await;
+    assert_eq!(promoted["history"].as_array().unwrap().last().unwrap()["who"], "API key 2");
+}
+
+#[tokio::test]
 async fn a_key_that_is_revoked_is_refused_from_then_on() {
     let service = closed().await;
     let key = service.key(&[Scope::Read]).await;
