@@ -65,7 +65,9 @@ impl Model {
         writer.parameters(self.parameters());
         writer.f64s(&[*offset, *alert, *training_minimum]);
         if let Some(reach) = reach {
-            reach.iter().for_each(|Reach { low, high }| writer.f64s(&[*low, *high]));
+            for Reach { low, high } in reach {
+                writer.f64s(&[*low, *high]);
+            }
             writer.f64s(surplus.as_slice());
         }
         writer.scales(self.scales());
