@@ -7,7 +7,6 @@
 
 use std::{
     collections::HashMap,
-    fmt,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -16,7 +15,7 @@ use std::{
 use futures::StreamExt;
 use jobs::keys::{Grant, KeyRefusal, Keys, Scope};
 use poem::{
-    Body, Endpoint, EndpointExt, FromRequest, Request, RequestBody, Response, Result,
+    Body, Endpoint, EndpointExt, Request, Response, Result,
     endpoint::{BoxEndpoint, DynEndpoint},
     http::{HeaderMap, Method, StatusCode, header},
 };
@@ -27,6 +26,7 @@ use poem_openapi::{
 use tokio::time::timeout;
 
 use crate::{
+    asker::Asker,
     meter::{Meter, Sender},
     problem::{Problem, documented},
     protection::Protection,
@@ -251,27 +251,6 @@ fn scheme(scope: Scope) -> MetaSecurityScheme {
         bearer_format: Some("sntl_<id>_<secret>"),
         flows: None,
         openid_connect_url: None,
-    }
-}
-
-/// Who asks for a change, for the history: `API key 3` with a key, and `API` where none is needed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asker {
-    key: Option<i64>,
-}
-
-impl fmt::Display for Asker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.key {
-            Some(id) => write!(f, "API key {id}"),
-            None => f.write_str("API"),
-        }
-    }
-}
-
-impl<'a> FromRequest<'a> for Asker {
-    async fn from_request(request: &'a Request, _: &mut RequestBody) -> Result<Self> {
-        Ok(request.data().copied().unwrap_or_default())
     }
 }
 

@@ -21,6 +21,7 @@ mod target;
 mod readiness;
 mod routes;
 
+mod asker;
 mod gate;
 mod meter;
 mod site;

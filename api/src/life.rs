@@ -14,7 +14,7 @@ use poem_openapi::{
 
 use crate::{
     answers::Json,
-    gate::Asker,
+    asker::Asker,
     parameters::{self, TimeText},
     posted::Posted,
     problem::{Problem, ProblemPart, Refusals, Refused},
