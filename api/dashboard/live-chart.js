@@ -11,6 +11,9 @@ export const COLOURS = ["line", "second", "fourth", "third", "fifth", "sixth"];
 /** Part of the time that drawing may take: a slow machine draws more rarely. */
 const DRAW_SHARE = 0.4;
 
+/** What is newer by less than a pixel is not drawn, for so long at most. */
+const REST_MS = 1_000;
+
 function traces(view, symbol, colour) {
   const shift = chartTime(view.end) - view.end;
   const times = (x) => x.map((at) => at + shift);
@@ -101,7 +104,8 @@ export function liveChart(cover, { onAlert, onFailed }) {
       onFailed(error);
       return;
     }
-    drawAfter = performance.now() + (performance.now() - began) * (1 / DRAW_SHARE - 1);
+    const pixel = (view.end - view.from) / plot.clientWidth;
+    drawAfter = Math.max(began + Math.min(pixel, REST_MS), performance.now() + (performance.now() - began) * (1 / DRAW_SHARE - 1));
     if (plot.on && !isHearing) hear();
   }
 
@@ -121,9 +125,10 @@ export function liveChart(cover, { onAlert, onFailed }) {
     frame,
     key,
     draw,
-    /** The next draw shows the whole again, whatever was zoomed into. */
+    /** The next draw, which need not wait, shows the whole again, whatever was zoomed into. */
     anew() {
       revision += 1;
+      drawAfter = 0;
     },
     isResting: () => performance.now() < drawAfter,
     end: picture.end,

@@ -215,7 +215,8 @@ export function mount(root, first) {
     figures.lowest.set(score(all.low));
     const times = share(recent) / normal;
     rate.set(times / 5, percent(share(recent), 2), !normal || !recent.count ? "idle" : times <= 2 ? "good" : times <= 4 ? "fair" : "bad");
-    draw();
+    if (picture.isResting()) isDirty = true;
+    else draw();
   }
 
   function draw() {
@@ -223,7 +224,7 @@ export function mount(root, first) {
   }
 
   function tick() {
-    if (!feed || !isDirty || document.hidden || picture.isResting()) return;
+    if (!feed || !isDirty || document.hidden) return;
     isDirty = false;
     if (isPaused) say(news, `${number(pending[0])} new${pending[1] ? `, ${number(pending[1])} alert${pending[1] === 1 ? "" : "s"}` : ""}`);
     else if (cover.hidden) render();
