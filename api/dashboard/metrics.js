@@ -9,6 +9,7 @@ export const APPENDED = "sentinel_events_logged_total";
 export const COMMITS = "sentinel_commit_duration_seconds";
 export const LATENCY = "sentinel_event_to_prediction_seconds";
 export const PREDICTIONS = "sentinel_predictions_total";
+export const REQUESTS = "sentinel_http_requests_total";
 export const TICKS = "sentinel_schedule_tick_duration_seconds";
 
 /** The series of a text in the format of Prometheus: name to [[labels as they are written, value]]. */

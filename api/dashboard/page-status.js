@@ -6,7 +6,7 @@ import { connection, events, status } from "./app.js";
 import { button, card, empty, figure, loading, pairs, showState } from "./controls.js";
 import { fill, h, say } from "./dom.js";
 import { NONE, ago, bytes, measured, moment, number, percent, perSecond, score, time, zoneName } from "./format.js";
-import { APPENDED, COMMITS, LATENCY, Looks, PREDICTIONS, TICKS } from "./metrics.js";
+import { APPENDED, COMMITS, LATENCY, Looks, PREDICTIONS, REQUESTS, TICKS } from "./metrics.js";
 import { logged, pipeline } from "./status-pipeline.js";
 
 const OLD_MS = 20_000;
@@ -21,7 +21,7 @@ const LATENCIES = {
 
 /** What a part's card says besides its latency: a name and a text. */
 const FACTS = {
-  API: ["Asked", ({ looks }) => perSecond(looks.rate("sentinel_http_requests_total"), "/s")],
+  API: ["Asked", ({ looks }) => perSecond(looks.rate(REQUESTS), "/s")],
   Log: ["Appended", ({ looks }) => perSecond(looks.rate(APPENDED), "/s")],
   Stream: ["Behind", ({ looks }) => `${number(looks.sum("sentinel_fold_lag_events"))} events, ${lag(looks)}`],
   Lake: ["Commit", ({ looks }) => measured(looks.mean(COMMITS))],
@@ -250,7 +250,7 @@ export function mount(root) {
     return polls[at];
   }
 
-  look(5_000, "parts", async (signal) => {
+  const parts = look(5_000, "parts", async (signal) => {
     const began = performance.now();
     seen.status = await get("/system-status", {}, { signal });
     seen.roundTrip = (performance.now() - began) / 1000;
@@ -276,11 +276,10 @@ export function mount(root) {
 
   const listening = new AbortController();
   const hear = (kind, listener) => events.addEventListener(kind, listener, { signal: listening.signal });
-  hear("status", ({ detail }) => {
-    // The latencies and the time of an event are those of the change.
-    seen.status = { ...seen.status, ...detail };
+  // An event tells of a change, and measures nothing.
+  hear("status", () => {
+    parts.now();
     champion.now();
-    show();
   });
   hear("run", ({ detail }) => {
     if (detail.job === "train" && detail.id >= (seen.training?.id ?? 0)) seen.training = detail;

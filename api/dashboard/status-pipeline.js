@@ -5,7 +5,7 @@ import { connection } from "./app.js";
 import { showState } from "./controls.js";
 import { fill, h, say, svg } from "./dom.js";
 import { ago, bytes, measured, number, perSecond, words } from "./format.js";
-import { APPENDED, COMMITS, LATENCY, LONG_MS, PREDICTIONS, SHORT_MS } from "./metrics.js";
+import { APPENDED, COMMITS, LATENCY, LONG_MS, PREDICTIONS, REQUESTS, SHORT_MS } from "./metrics.js";
 
 /** The boxes of the drawing: title, page, and what they say: [state, word, text]. */
 const BOXES = {
@@ -76,7 +76,7 @@ const ARROWS = [
   }],
   ["api", "dashboard", ({ looks }) => {
     const readers = looks.sum("sentinel_stream_readers");
-    const asked = perSecond(looks.rate("sentinel_http_requests_total"), "requests/s");
+    const asked = perSecond(looks.rate(REQUESTS), "requests/s");
     return [`${number(readers)} ${readers === 1 ? "reader" : "readers"}`, asked, readers > 0];
   }],
 ];
