@@ -6,13 +6,19 @@ import { chartTime, zoneName } from "./format.js";
 import { MOST } from "./live-series.js";
 
 /** Colours of the lines that symbols have of their own. */
-export const COLOURS = ["line", "second", "fourth", "third", "fifth", "sixth"];
+const COLOURS = ["line", "second", "fourth", "third", "fifth", "sixth"];
+
+/** How many have one where there are more symbols than colours: each line makes every draw longer. */
+const FEW = 3;
 
 /** Part of the time that drawing may take: a slow machine draws more rarely. */
 const DRAW_SHARE = 0.4;
 
 /** What is newer by less than a pixel is not drawn, for so long at most. */
 const REST_MS = 1_000;
+
+/** Those of the symbols that have a line of their own; the others are a band. */
+export const lined = (symbols) => symbols.slice(0, symbols.length > COLOURS.length ? FEW : COLOURS.length);
 
 function traces(view, symbol, colour) {
   const shift = chartTime(view.end) - view.end;
@@ -81,7 +87,7 @@ export function liveChart(cover, { onAlert, onFailed }) {
   function drawKey(view, symbol) {
     const names = symbol ? [] : view.lines.map((one) => one.symbol);
     const others = view.band.length ? `${view.others} others` : "";
-    const many = view.all.anomalies > MOST.marks ? ` (the ${MOST.marks} gravest)` : "";
+    const many = view.anomalies > MOST.marks ? ` (the ${MOST.marks} gravest)` : "";
     const is = [many, others, ...names].join();
     if (key.dataset.is === is) return;
     key.dataset.is = is;

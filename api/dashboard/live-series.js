@@ -58,6 +58,15 @@ class Ring {
     }
   }
 
+  /** The newest value of a span of time; null where there is none. */
+  newest(from, to) {
+    let newest = null;
+    this.visit(from, to, (place) => {
+      if (this.time[place] !== -Infinity) newest = this.last[place];
+    });
+    return newest;
+  }
+
   /** A line through the least and greatest value of every stretch, with at most so many points. */
   line(from, to, most) {
     const x = [];
@@ -209,6 +218,13 @@ export class Feed {
     return of;
   }
 
+  /** The figures of this moment: of the window, of its last minutes, and the price of the symbol. */
+  figures() {
+    const end = this.end();
+    const price = this.symbol ? this.prices.get(this.symbol)?.newest(end - this.window, end) ?? null : null;
+    return { all: this.sums(this.window, end), recent: this.sums(RATE_MS, end), price };
+  }
+
   /** All that is drawn at this moment; nothing in it changes afterwards. `first` are the symbols with a line of their own. */
   view(first) {
     const end = this.end();
@@ -234,9 +250,9 @@ export class Feed {
       .slice(0, MOST.marks).map((one) => ({ ...one, y: this.height(one, bases) }));
     const band = [...others].sort(([a], [b]) => a - b);
     return {
-      from, end, lines, marks, band: band.filter((_, at) => at % Math.ceil(band.length / 110) === 0), newest: this.newest,
+      from, end, lines, marks, band: band.filter((_, at) => at % Math.ceil(band.length / 110) === 0),
       others: this.prices.size - lines.length, scores: this.scores.line(from, end, MOST.scores),
-      all: this.sums(this.window, end), recent: this.sums(RATE_MS, end), price: this.symbol ? lines[0]?.y.at(-1) : null,
+      anomalies: this.sums(this.window, end).anomalies,
     };
   }
 

@@ -8,7 +8,7 @@ import { fill, h, say } from "./dom.js";
 import { openAlert } from "./evidence.js";
 import { ago, duration, NONE, number, percent, price, score, time, zoneName } from "./format.js";
 import { alertList, RANKS } from "./live-alerts.js";
-import { COLOURS, liveChart } from "./live-chart.js";
+import { lined, liveChart } from "./live-chart.js";
 import { Feed, WINDOWS } from "./live-series.js";
 import { follow } from "./stream.js";
 
@@ -200,13 +200,12 @@ export function mount(root, first) {
   }
 
   function render() {
-    shown = feed.view(symbols.slice(0, COLOURS.length));
-    const { all, recent } = shown;
+    const { all, recent, price: newest } = feed.figures();
     const share = (of) => (of.count ? of.anomalies / of.count : NaN);
     const normal = model?.loaded ? model.contamination : null;
     figures.price.node.hidden = !feed.symbol;
     figures.symbols.node.hidden = Boolean(feed.symbol);
-    figures.price.set(price(shown.price));
+    figures.price.set(price(newest));
     figures.symbols.set(number(feed.prices.size));
     figures.predictions.set(number(all.count));
     figures.anomalies.set(number(all.anomalies));
@@ -215,8 +214,12 @@ export function mount(root, first) {
     figures.lowest.set(score(all.low));
     const times = share(recent) / normal;
     rate.set(times / 5, percent(share(recent), 2), !normal || !recent.count ? "idle" : times <= 2 ? "good" : times <= 4 ? "fair" : "bad");
-    if (picture.isResting()) isDirty = true;
-    else draw();
+    if (picture.isResting()) {
+      isDirty = true;
+      return;
+    }
+    shown = feed.view(lined(symbols));
+    draw();
   }
 
   function draw() {
