@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench dashboard`, and after `--` what is not to be the default: `--seconds 600`. Needs Chromium. Measures
 //! how soon the first page is painted, then watches the live feed of all markets: its longest task and its heap, collected
-//! before it is read. Fails where a page writes an error to its console, and never for a time.
+//! before it is read. Beside them stands how much of the machine its host gave to others, which makes every task longer.
+//! Fails where a page writes an error to its console, and never for a time.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a benchmark may stop at any line")]
 
@@ -19,7 +20,7 @@ mod harness {
     pub use crate::load::PATIENCE;
 }
 
-use std::{env, process::ExitCode, thread, time::Duration};
+use std::{env, fs, process::ExitCode, thread, time::Duration};
 
 use browser::Browser;
 use load::server::Server;
@@ -72,11 +73,14 @@ fn main() -> ExitCode {
     let (heap, told) = (heap_mb(&browser), predictions(&browser));
     // From here on: collecting the heap is a long task too, and not one of the page.
     browser.value(WATCH_TASKS);
+    let before = processor_time();
     thread::sleep(Duration::from_secs(seconds));
+    let stolen = before.zip(processor_time()).map(|((stolen, all), (to, of))| 100.0 * (to - stolen) / (of - all));
     let updates = (predictions(&browser) - told) / f64::from(u32::try_from(seconds).unwrap());
     row("live feed of all markets", &format!("{updates:.0} updates/s for {seconds} s"));
     row("longest task", &format!("{:.0} ms", number(&browser, "Math.max(0, ...longTasks)")));
     row("tasks of more than 50 ms", &format!("{:.0}", number(&browser, "longTasks.length")));
+    row("machine given to others by its host", &stolen.map_or("unknown".to_owned(), |part| format!("{part:.1} %")));
     row("heap, after a minute and at the end", &format!("{heap:.1} MB, {:.1} MB", heap_mb(&browser)));
     let errors = browser.errors();
     for error in &errors {
@@ -87,6 +91,14 @@ fn main() -> ExitCode {
 
 fn number(browser: &Browser, expression: &str) -> f64 {
     browser.value(expression).as_f64().unwrap()
+}
+
+/// How much of its processors a virtual machine was denied, and all time of them, since it was started; in ticks. Linux only.
+fn processor_time() -> Option<(f64, f64)> {
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let ticks: Vec<f64> = stat.lines().next()?.split_whitespace().skip(1).map_while(|part| part.parse().ok()).collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal; what follows is part of the first two.
+    Some((*ticks.get(7)?, ticks.get(..8)?.iter().sum()))
 }
 
 /// The least of a few looks: what a draw needs while it goes on is none of what the page keeps.
