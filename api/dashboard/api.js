@@ -74,13 +74,16 @@ export async function post(address, body = {}, options = {}) {
 
 /**
  * Looks again and again while the page is seen, one look at a time: {now(), end()}. `look(signal)` asks and shows;
- * `failed(error)` hears why a look failed, and null when one did not.
+ * `failed(error)` hears why a look failed, and null when one did not. A look is followed by another at once where `now()`
+ * was called during it: it may have asked too early.
  */
 export function poll(milliseconds, look, failed) {
   const ended = new AbortController();
   let timer = 0;
   let goesOn = false;
+  let isWanted = false;
   async function turn() {
+    isWanted = goesOn;
     if (goesOn || document.hidden || ended.signal.aborted) return;
     clearTimeout(timer);
     goesOn = true;
@@ -91,7 +94,7 @@ export function poll(milliseconds, look, failed) {
       if (!ended.signal.aborted) failed(error);
     }
     goesOn = false;
-    timer = setTimeout(turn, milliseconds);
+    timer = setTimeout(turn, isWanted ? 0 : milliseconds);
   }
   document.addEventListener("visibilitychange", turn, { signal: ended.signal });
   turn();

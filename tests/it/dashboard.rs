@@ -242,3 +242,18 @@ fn a_connection_that_breaks_is_told_and_heals() {
     browser.value_when("document.querySelector('#live-now').innerText", |now| now != &newest);
     drop(served);
 }
+
+/// A change that is told while the page asks would else be seen one pause later.
+#[test]
+fn what_is_told_during_a_look_is_looked_at_again() {
+    let Some(chromium) = requirements::chromium() else { return };
+    let data = Data::quiet();
+    let served = Served::start(data.sentinel("serve --bind 127.0.0.1:0"));
+    let browser = Browser::open(chromium, 1_280, 900);
+    browser.go(&served.url("/"));
+    browser.value(
+        "import('/assets/api.js').then(({ poll }) => { window.looks = 0; const polling = poll(3_600_000, async () => { \
+         looks += 1; await null; if (looks === 1) polling.now(); }, () => {}); })",
+    );
+    browser.wait_until("looks === 2");
+}
