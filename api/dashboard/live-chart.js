@@ -87,7 +87,7 @@ export function liveChart(cover, { onAlert, onFailed }) {
   function drawKey(view, symbol) {
     const names = symbol ? [] : view.lines.map((one) => one.symbol);
     const others = view.band.length ? `${view.others} others` : "";
-    const many = view.anomalies > MOST.marks ? ` (the ${MOST.marks} gravest)` : "";
+    const many = view.areMore ? ` (the ${MOST.marks} gravest)` : "";
     const is = [many, others, ...names].join();
     if (key.dataset.is === is) return;
     key.dataset.is = is;

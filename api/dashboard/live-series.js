@@ -246,13 +246,12 @@ export class Feed {
       else of.x.forEach((at, index) => widen(others, Math.floor(at / ring.width) * ring.width, of.y[index]));
     }
     lines.sort((a, b) => named.indexOf(a.symbol) - named.indexOf(b.symbol));
-    const marks = [...this.marks.values()].filter((one) => one.at >= from && one.at <= end).sort((a, b) => a.score - b.score)
-      .slice(0, MOST.marks).map((one) => ({ ...one, y: this.height(one, bases) }));
+    const inside = [...this.marks.values()].filter((one) => one.at >= from && one.at <= end);
+    const marks = inside.sort((a, b) => a.score - b.score).slice(0, MOST.marks).map((one) => ({ ...one, y: this.height(one, bases) }));
     const band = [...others].sort(([a], [b]) => a - b);
     return {
-      from, end, lines, marks, band: band.filter((_, at) => at % Math.ceil(band.length / 110) === 0),
+      from, end, lines, marks, areMore: inside.length > marks.length, band: band.filter((_, at) => at % Math.ceil(band.length / 110) === 0),
       others: this.prices.size - lines.length, scores: this.scores.line(from, end, MOST.scores),
-      anomalies: this.sums(this.window, end).anomalies,
     };
   }
 

@@ -195,7 +195,7 @@ export function mount(root, first) {
     say(news, "");
     picture.anew();
     alerts.pause(to);
-    if (shown) draw();
+    if (shown) show();
     isDirty = true;
   }
 
@@ -218,10 +218,16 @@ export function mount(root, first) {
       isDirty = true;
       return;
     }
+    show();
+  }
+
+  /** Shows the picture of this moment. */
+  function show() {
     shown = feed.view(lined(symbols));
     draw();
   }
 
+  /** Draws what is shown, which does not change while the page is paused. */
   function draw() {
     picture.draw(shown, feed.symbol, isPaused);
   }
