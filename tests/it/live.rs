@@ -11,7 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use domain::{Clock, NoProbe, Record, Symbol, Timestamp};
+use domain::{Clock, NoProbe, Probe, Record, Symbol, Timestamp, probe::Point};
 use flate2::read::MultiGzDecoder;
 use jobs::{
     ingest::{self, IngestParts, IngestState},
@@ -251,6 +251,54 @@ fn heartbeats_are_written_while_the_connection_lives_and_not_while_it_is_stalled
         assert!(times.windows(2).all(|pair| pair[0].plus_micros(5_000_000) <= pair[1]), "{times:?}");
         assert!(times.iter().all(|time| *time <= latest), "{times:?} after {latest}");
     }
+}
+
+/// Waits for nothing that lasts as short as a batch is collected: every record is appended by itself.
+struct Hasty(Instant);
+
+#[async_trait]
+impl Timer for Hasty {
+    fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    async fn pause(&self, time: Duration) {
+        if time > Duration::from_millis(200) {
+            tokio::time::sleep(time).await;
+        }
+    }
+}
+
+/// Cancels after an append, once the venue knows that everything was read.
+struct EndsWhenRead {
+    venue: Venue,
+    cancel: CancellationToken,
+}
+
+impl Probe for EndsWhenRead {
+    fn reached(&self, point: Point) {
+        if point == Point::Appended && self.venue.has_come_to("all was read") {
+            self.cancel.cancel();
+        }
+    }
+}
+
+#[test]
+fn what_waits_behind_an_append_when_the_end_comes_is_appended_too() {
+    let data = Data::new();
+    let play = run_of("BTCUSDT", 1..=500).chain([Act::Ping, Act::Mark("all was read")]).collect();
+    let (venue, cancel) = (Venue::open(vec![play]), CancellationToken::new());
+    let symbols = vec![Symbol::parse("BTC-USDT").unwrap()];
+    let settings = BinanceSettings { endpoint: venue.endpoint().parse().unwrap(), symbols, seed: 1 };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let probe = Arc::new(EndsWhenRead { venue, cancel: cancel.clone() });
+    let parts = IngestParts { probe, ..runtime.block_on(parts(&data)) };
+    let timer = Arc::new(Hasty(Instant::now()));
+    let listening = async { tokio::time::timeout(PATIENCE, ingest::binance(&parts, settings, timer, &cancel)).await };
+    let report = runtime.block_on(listening).expect("an append after everything was read").unwrap();
+    assert_eq!(report.records, 500);
+    data.run("stream --once");
+    assert_eq!(trades(&data).1, 500);
 }
 
 /// The recorded frames of both files in the order of their receipt, without its times.

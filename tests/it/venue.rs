@@ -112,6 +112,11 @@ impl Venue {
         self.seen.lock().unwrap().asked.clone()
     }
 
+    /// Whether a play has come to a mark.
+    pub fn has_come_to(&self, mark: &str) -> bool {
+        self.seen.lock().unwrap().marks.contains(&mark)
+    }
+
     /// Waits until a play has come to a mark.
     pub fn wait_for_mark(&self, mark: &str) {
         self.wait_for(mark, |seen| seen.marks.contains(&mark));

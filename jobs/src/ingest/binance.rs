@@ -1,9 +1,10 @@
 //! Ingest of Binance's live trade streams: what the connections give becomes appends, until it is cancelled.
 //!
-//! Invariants: records enter the log in the order in which each connection gave them; memory is bounded by one batch
-//! and the frames that wait for it. Where the log takes no records, the batch waits, then the frames behind it, then
-//! nothing is read from the sockets: the venue's own buffers fill, it ends the connections after about a minute, and
-//! what it sends until they are made again is missed. `sentinel gaps` names what is missing by its trade ids.
+//! Invariants: records enter the log in the order in which each connection gave them; what was read when the end comes
+//! is appended, if the log takes it; memory is bounded by one batch and the frames that wait for it. Where the log
+//! takes no records, the batch waits, then the frames behind it, then nothing is read from the sockets: the venue's own
+//! buffers fill, it ends the connections after about a minute, and what it sends until they are made again is missed.
+//! `sentinel gaps` names what is missing by its trade ids.
 
 use std::{sync::Arc, time::Duration};
 
@@ -55,7 +56,7 @@ pub async fn binance(
     let tell = |notice: Notice| noted(parts, &notice);
     let follow = join_all((0..source.connections()).map(|connection| source.follow(connection, &out, &tell)));
     let collector = Collector { parts, timer: timer.as_ref(), cancel, received, report: IngestReport::default() };
-    // Ends with the collector: what waits behind a cancelled or failed one is not read any more.
+    // Ends with the collector: what comes after its last batch is not read any more.
     let report = tokio::select! { report = collector.run() => report, _ = follow => Ok(IngestReport::default()) };
     *parts.state.connections() = None;
     parts.metrics.source_connected(0);
@@ -102,7 +103,10 @@ struct Collector<'a> {
 
 impl Collector<'_> {
     async fn run(mut self) -> Result<IngestReport, Error> {
-        while !self.cancel.is_cancelled() {
+        let mut is_last = false;
+        while !is_last {
+            // Where the end comes during an append, what was read meanwhile makes one more.
+            is_last = self.cancel.is_cancelled();
             let Batch { records, counts, .. } = self.collect().await;
             self.parts.metrics.frames_received(&counts);
             self.report.skipped += counts.skipped;
