@@ -100,7 +100,7 @@ export function breakdown({ onSymbol, onCount }) {
   let shown = null;
 
   function line({ name, symbol, rows, anomalies, average, lowest, newest }, view, most) {
-    const bar = (text, share) => h("td", { class: "end analytics-bar", style: { "--share": `${(share || 0) * 100}%` } }, text);
+    const bar = (text, share) => h("td", { class: "end analytics-bar", style: { "--share": share || 0 } }, text);
     const rate = rows ? anomalies / rows : 0;
     return h("tr", { class: view.symbol === symbol ? "is-chosen" : "", on: { click: () => onSymbol(symbol) } },
       h("th", { scope: "row" },

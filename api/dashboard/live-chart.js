@@ -43,7 +43,7 @@ function traces(view, symbol, colour) {
   return [
     ...band, ...view.lines.map(line),
     { type: "scatter", mode: "lines", name: "score", yaxis: "y2", x: times(view.scores.x), y: view.scores.y,
-      hovertemplate: "Lowest score %{y:.4f}<extra></extra>", line: { color: colour("line"), width: 1.2 } },
+      hovertemplate: "Lowest score %{y:.4f}<extra></extra>", line: { color: colour(symbol ? "line" : "text"), width: 1.2 } },
     ...dots(view.marks.filter((one) => !one.alert), [["y", "y"]], "Anomaly",
       { symbol: "circle-open", size: 7, color: colour("anomaly"), line: { width: 1.6 } }),
     ...dots(view.marks.filter((one) => one.alert), [["y", "y"], ["score", "y2"]], "Alert",
@@ -74,7 +74,7 @@ function layout(view, symbol, isPaused, revision, width, colour) {
 export function liveChart(cover, { onAlert, onFailed }) {
   const plot = h("div", { class: "live-plot", id: "live-chart" });
   const above = h("span", { class: "hint live-axis" });
-  const beneath = h("span", { class: "hint live-axis live-axis-score" }, "Anomaly score");
+  const beneath = h("span", { class: "hint live-axis live-axis-score" });
   const key = h("span", { class: "hint", id: "live-key" });
   const frame = h("div", { class: "live-frame" }, plot, above, beneath, cover);
   const picture = chart(plot, "Prices with anomalies and alerts, and beneath them the anomaly score with its threshold 0");
@@ -102,6 +102,7 @@ export function liveChart(cover, { onAlert, onFailed }) {
     drawn = [view, symbol, isPaused];
     drawKey(view, symbol);
     say(above, `${symbol ? `Price (${symbol.split("-")[1]})` : "Change since the window began (%)"}, ${zoneName()}`);
+    say(beneath, symbol ? "Anomaly score" : "Lowest anomaly score of all symbols");
     const kept = `${revision}`;
     try {
       await picture.draw((colour) => traces(view, symbol, colour),
