@@ -60,10 +60,11 @@ function layout(more) {
 const CONFIG = { displayModeBar: false, responsive: false, scrollZoom: false, doubleClick: "reset" };
 
 /**
- * A chart in an element whose height is set by its style: {draw(traces, layout), end()}. `make(colour)` may be given instead
- * of traces and is called again when the theme changes, so that colours follow. While nobody sees the page nothing is drawn.
+ * A chart in an element whose height is set by its style: {draw(traces, layout), point(x), end()}. `make(colour)` may be given
+ * instead of traces and is called again when the theme changes, so that colours follow. While nobody sees the page nothing is
+ * drawn. `config` is laid over Plotly's.
  */
-export function chart(element, label) {
+export function chart(element, label, config = {}) {
   element.classList.add("chart");
   element.setAttribute("role", "img");
   element.setAttribute("aria-label", label);
@@ -81,7 +82,7 @@ export function chart(element, label) {
       const around = layout(typeof more === "function" ? more(colour) : more);
       // What is computed and what is drawn are two tasks, between which the page hears of clicks.
       await new Promise((resolve) => setTimeout(resolve));
-      if (!ended) await library.react(element, data, around, CONFIG);
+      if (!ended) await library.react(element, data, around, { ...CONFIG, ...config });
     }
   }
   let kept = null;
@@ -107,6 +108,12 @@ export function chart(element, label) {
 
   return {
     draw,
+    /** The crosshair so many pixels from the left end of the axes, as if the pointer were there; none where `x` is null. */
+    point(x) {
+      if (ended) return;
+      if (x === null) window.Plotly.Fx.unhover(element);
+      else window.Plotly.Fx.hover(element, { xpx: x }, "xy");
+    },
     end() {
       ended = true;
       stopPreference();

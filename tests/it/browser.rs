@@ -16,7 +16,7 @@ use headless_chrome::{
     Browser as Chromium, LaunchOptions, Tab,
     protocol::cdp::{
         Browser::{SetDownloadBehavior, SetDownloadBehaviorBehaviorOption},
-        Emulation, Log, Page, Runtime,
+        Emulation, Input, Log, Page, Runtime,
         types::Event,
     },
 };
@@ -120,6 +120,41 @@ impl Browser {
             json!(selector)
         );
         self.value_when(&click, |said| said == &json!("clicked"));
+    }
+
+    /// Moves the pointer to the middle of an element.
+    pub fn hover(&self, selector: &str) {
+        self.mouse("mouseMoved", self.place(selector, 0.5), false);
+    }
+
+    /// Draws the pointer across an element, between two parts of its width.
+    pub fn drag(&self, selector: &str, from: f64, to: f64) {
+        let ((x, y), (end, _)) = (self.place(selector, from), self.place(selector, to));
+        self.mouse("mouseMoved", (x, y), false);
+        self.mouse("mousePressed", (x, y), true);
+        for step in 1..=10 {
+            self.mouse("mouseMoved", (x + (end - x) * f64::from(step) / 10.0, y), true);
+        }
+        self.mouse("mouseReleased", (end, y), true);
+    }
+
+    /// Where in the window a part of an element's width is, halfway down, once it is there; it is scrolled into sight.
+    fn place(&self, selector: &str, part: f64) -> (f64, f64) {
+        let place = format!(
+            "(() => {{ const element = document.querySelector({}); element?.scrollIntoView({{ block: 'center' }}); \
+             const box = element?.getBoundingClientRect(); return box && [box.x + box.width * {part}, box.y + box.height / 2]; }})()",
+            json!(selector)
+        );
+        let place = self.value_when(&place, Value::is_array);
+        (place[0].as_f64().unwrap(), place[1].as_f64().unwrap())
+    }
+
+    /// Lets the pointer do something, with its left button or with none.
+    fn mouse(&self, kind: &str, (x, y): (f64, f64), is_left: bool) {
+        let (button, clicks) = if is_left { ("left", 1) } else { ("none", 0) };
+        let event = json!({ "type": kind, "x": x, "y": y, "button": button, "buttons": clicks, "clickCount": clicks });
+        let event: Input::DispatchMouseEvent = serde_json::from_value(event).unwrap();
+        self.tab.call_method(event).unwrap();
     }
 
     /// Chooses an entry of a list by its value, once it is there.

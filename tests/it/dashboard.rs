@@ -21,7 +21,7 @@ const PAGES: [(&str, &str); 6] = [
         && document.querySelectorAll('.status-part').length === 6
         && [...document.querySelectorAll('.status-part tr:first-child td')].every((one) => /\d/.test(one.textContent))",
     ),
-    ("live", "!!document.querySelector('#live-chart .scatterlayer .trace')"),
+    ("live", "!!document.querySelector('#live-prices .scatterlayer .trace')"),
     (
         "analytics",
         "!!document.querySelector('#analytics-rows .table-row') && !document.querySelector('#page-analytics .notice-loading')",
@@ -131,6 +131,40 @@ fn an_alert_leads_to_its_evidence_and_what_is_said_of_it_is_kept() {
     assert_eq!(browser.errors(), Vec::<String>::new());
 }
 
+/// Prices and scores are two plots, each of which is drawn in less time than one of both; to a person they are one.
+#[test]
+fn the_plots_of_the_live_feed_have_one_crosshair_and_one_time_axis() {
+    let Some(chromium) = requirements::chromium() else { return };
+    let scene = Scene::new();
+    let browser = Browser::open(chromium, 1_280, 900);
+    browser.go(&scene.served.url("/#/live"));
+    browser.wait_until("!!document.querySelector('#live-scores .scatterlayer .trace')");
+    let crosshairs = "['prices', 'scores'].filter((plot) => document.querySelector(`#live-${plot} .spikeline`)).length";
+    for plot in ["#live-prices", "#live-scores"] {
+        browser.hover(plot);
+        browser.wait_until(&format!("{crosshairs} === 2"));
+        browser.hover("#live-pause");
+        browser.wait_until(&format!("{crosshairs} === 0"));
+    }
+
+    browser.click("#live-pause");
+    browser.wait_until("document.querySelector('#live-prices').layout.dragmode === 'zoom'");
+    let both_show = |time: &str| {
+        browser.wait_until(&format!(
+            "(() => {{ const [one, other] = ['prices', 'scores'].map((plot) => document.querySelector(`#live-${{plot}}`) \
+             .layout.xaxis.range.map((at) => Number(new Date(at)))); \
+             const time = one[1] - one[0]; return one.join() === other.join() && {time}; }})()"
+        ));
+    };
+    both_show("time === 900_000");
+    browser.drag("#live-prices", 0.4, 0.6);
+    both_show("time < 300_000");
+    // How fast two clicks must be for it is Plotly's.
+    browser.value("document.querySelector('#live-scores').emit('plotly_doubleclick')");
+    both_show("time === 900_000");
+    assert_eq!(browser.errors(), Vec::<String>::new());
+}
+
 #[test]
 fn every_preset_is_answered_as_the_service_answers_it() {
     let Some(chromium) = requirements::chromium() else { return };
@@ -228,7 +262,7 @@ fn a_connection_that_breaks_is_told_and_heals() {
     let browser = Browser::open(chromium, 1_280, 900);
     browser.go(&served.url("/#/live"));
     browser.text_with("#connection", "Live");
-    browser.wait_until("!!document.querySelector('#live-chart .scatterlayer .trace')");
+    browser.wait_until("!!document.querySelector('#live-prices .scatterlayer .trace')");
     let address = served.url("").replace("http://", "");
     assert!(served.interrupt().success());
     browser.text_with("#connection", "Disconnected");
